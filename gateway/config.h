@@ -1,0 +1,128 @@
+// The configuration: one YAML file and a directory of sources, checked against a schema of its own (config_schema.c).
+//
+// Every problem is reported as "file:line: what is wrong"; unknown keys are errors; keys whose feature this version does
+// not have are errors where ignoring them would be unsafe, and warnings where not.
+//
+// Threads: a loaded struct config is immutable. It is reference counted because a reload swaps it under running loops:
+// config_retain/config_release from any thread; everything inside lives as long as the config.
+#ifndef SLUICE_GATEWAY_CONFIG_H
+#define SLUICE_GATEWAY_CONFIG_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "gateway/http.h"
+#include "gateway/json.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { CONFIG_NAME_MAX = 63, CONFIG_LANES_MAX = 16, CONFIG_ID_PARTS_MAX = 8, CONFIG_SOURCES_MAX = 4096 };
+
+enum ack_level { ACK_DISK, ACK_AZ2, ACK_KAFKA }; // order of CONTRACT.md, not of strength
+enum config_priority { PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW };
+
+// Where an event_id (or a part of it) comes from.
+struct config_id_part {
+    enum { ID_FROM_POINTER, ID_FROM_HEADER } from;
+    struct json_pointer *pointer; // ID_FROM_POINTER
+    const char *header;           // ID_FROM_HEADER: lower-case name
+};
+
+struct config_source {
+    const char *name; // [a-z0-9][a-z0-9-]{0,62}; also in the URL
+    const char *file; // where it was read, for messages
+    const char *topic;
+    const char *lane;
+    struct config_id_part id_parts[CONFIG_ID_PARTS_MAX];
+    size_t id_part_count;      // ≥ 1
+    struct json_pointer *key;  // NULL: null Kafka key
+    struct json_pointer *time; // NULL: none
+    enum ack_level ack;        // the source's own or ha.ack
+    int64_t ack_timeout_ns;    // the source's own or ha.ack_timeout
+    enum config_priority priority;
+};
+
+struct config_property { // of kafka.properties, in file order
+    const char *name;
+    const char *value;
+    int line;
+};
+
+struct config {
+    const char *file;
+    const char *node_name, *node_zone, *node_cluster;
+    struct {
+        struct http_listener *ingest;
+        size_t ingest_count;
+        const char *admin; // "host:port" or unix:, NULL = no admin endpoint
+        uint32_t threads;  // event loops for ingest; default: half the processors, at least 1
+    } listen;
+    struct http_tls tls;
+    struct {
+        bool embedded;
+        const char *brokers; // NULL when embedded
+        const struct config_property *properties;
+        size_t property_count;
+        bool transactional;        // false: mode idempotent
+        uint32_t embedded_partitions; // of each topic of the embedded cluster, ≥ 4, default 4
+        int64_t transaction_time_ns;  // how long a transaction grows under load; default 500 ms (limits.transaction_time)
+        uint32_t queue_events;        // librdkafka's queue; default 20,000
+        uint64_t queue_bytes;         // default 32 MiB
+    } kafka;
+    struct {
+        const char *dir; // absolute
+        uint64_t segment_bytes; // 1 MiB..4 GiB, multiple of 4096; default 256 MiB
+        uint64_t max_bytes;     // default 100 GiB; at least 4 segments
+        int64_t retain_ns;      // default 24 h
+        uint32_t prepared;      // segments kept ready; default 2
+    } spool;
+    struct {
+        int64_t window_ns;     // 0 = off
+        uint64_t memory_bytes;
+    } dedupe; // accepted and warned about until this version has it
+    struct {
+        enum ack_level ack; // disk without peers
+        int64_t ack_timeout_ns;
+    } ha;
+    struct {
+        bool json;
+        enum sl_level level;
+        bool core_dumps; // default false
+    } log;
+    struct {
+        int64_t accept_for_ns; // default 5 s
+        int64_t timeout_ns;    // default 45 s
+    } drain;
+    struct {
+        struct http_limits http;
+        uint64_t decoded_bytes;  // one body after decompression; default 16 MiB
+        uint64_t event_bytes;    // one event; default 900 KiB
+        uint32_t depth;          // default 64
+        uint64_t append_bytes;   // accepted and waiting for the disk, all loops; over it 503. Default 64 MiB
+    } limits;
+    const char *sources_dir;
+    struct config_source *const *sources; // sorted by name
+    size_t source_count;
+    const char *const *lanes; // distinct, sorted; at least "main"
+    size_t lane_count;
+};
+
+// Every problem found is written to `problems` as a line "file:line: text" (errors) or "file:line: warning: text"; loading goes
+// on after the first, so that one run shows them all. Returns false when there was an error; *err then carries the first line.
+bool config_load(struct config **out, const char *file, FILE *problems, struct sl_error *err) SL_MUST_USE;
+// Loads again for SIGHUP: the main file's sources directory only. *out is a new config that shares nothing with `current`. What
+// a reload cannot change (everything but sources) is taken from `current`'s file as read now and must be equal, else a warning
+// "takes effect at restart" is written and the old value is kept.
+bool config_reload(struct config **out, const struct config *current, FILE *problems, struct sl_error *err) SL_MUST_USE;
+
+struct config *config_retain(struct config *config);
+void config_release(struct config *config); // NULL is allowed
+
+// NULL when there is none. O(log n).
+const struct config_source *config_find_source(const struct config *config, const char *name, size_t name_length);
+
+const char *ack_level_word(enum ack_level level);
+
+#endif
