@@ -1,0 +1,44 @@
+# Sourced by the scripts beside it (bash): where things are, how to become root, how to complain.
+# shellcheck shell=bash
+
+sluice_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+sluice_cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/sluice}
+
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Runs a command as root: directly, or through sudo (which may ask for a password).
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        die "needs root or sudo for: $*"
+    fi
+}
+
+# package_list NAME...: the package names of packages/NAME.txt, comments dropped.
+package_list() {
+    local name
+    for name in "$@"; do
+        sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$sluice_root/scripts/packages/$name.txt"
+    done
+}
+
+# missing_packages NAME...: those of the lists that dpkg does not report as installed. No network, no root.
+missing_packages() {
+    local package
+    package_list "$@" | while read -r package; do
+        # A virtual or renamed package is satisfied by whatever provides it; dpkg-query knows only real names.
+        if ! dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii'; then
+            printf '%s\n' "$package"
+        fi
+    done
+}
