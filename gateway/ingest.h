@@ -1,0 +1,46 @@
+// The way of an event from a complete HTTP request to a 2xx: parse, validate, encode into the loop's batch, hand the batch to
+// the spool at the turn's end, answer when the acknowledgement rule says so.
+//
+// Threads: one struct ingest serves all loops of one http_server; each loop has its own part. Functions marked "loop thread"
+// are http.h callbacks. The rest: any thread.
+#ifndef SLUICE_GATEWAY_INGEST_H
+#define SLUICE_GATEWAY_INGEST_H
+
+#include "gateway/http.h"
+#include "gateway/routes.h"
+#include "gateway/stats.h"
+#include "spool/spool.h"
+
+struct ingest;
+
+struct ingest_options {
+    struct spool *spool;
+    struct stats *stats;
+    struct routes *routes; // retained
+    uint32_t loop_count;
+};
+bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err) SL_MUST_USE;
+// Ties the loops of the started server to it. Before it, requests are answered 503. Once, by the thread that started the server.
+void ingest_attach(struct ingest *ingest, struct http_server *server);
+// After http_server_stop() and spool_close(): nothing calls it any more.
+void ingest_free(struct ingest *ingest);
+
+// For struct http_options; `user` is the struct ingest. Loop thread.
+void ingest_on_request(struct http_request *request, void *user);
+void ingest_on_turn_end(struct http_loop *loop, void *user);
+void ingest_on_refused(struct http_loop *loop, int status, struct sl_span path, void *user);
+
+// From now on every request is answered 503 (draining); those that were taken are still finished.
+void ingest_refuse_new(struct ingest *ingest);
+// Each loop takes the new routes at its next turn; returns when all have (their requests in flight need the old ones no more).
+// Not on a loop thread; not after http_server_stop().
+void ingest_set_routes(struct ingest *ingest, struct routes *routes);
+// The committed position of the current stream moved in a lane. Cheap.
+void ingest_note_committed(struct ingest *ingest, const char *lane, uint64_t through);
+
+// Events handed to the spool and not answered yet.
+uint64_t ingest_in_flight(const struct ingest *ingest);
+// The largest difference that any loop has seen in the sums of stats.h, ever; 0 is right.
+uint64_t ingest_conservation_error(const struct ingest *ingest);
+
+#endif
