@@ -105,7 +105,9 @@ struct config {
     const char *sources_dir;
     struct config_source *const *sources; // sorted by name
     size_t source_count;
-    const char *const *lanes; // distinct, sorted; at least "main"
+    // Distinct, sorted; always has "main". After a reload those of the running config are still among them: a lane is never
+    // stopped before a restart.
+    const char *const *lanes;
     size_t lane_count;
 };
 

@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// At most `most` bytes of a file, NUL-terminated, on the heap. O_NONBLOCK: opening a pipe that nobody writes to must not hang.
+// At most `most` bytes of a file, NUL-terminated, on the heap. O_NONBLOCK: opening a pipe that nobody writes to must
+// not hang.
 static char *slurp(const char *path, size_t most, bool regular, size_t *length, struct sl_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (regular ? O_NONBLOCK : 0));

@@ -81,8 +81,8 @@ void config_problems_free(struct config_load *load);
 
 // ---- files and trees (config_file.c, config_yaml.c)
 
-// Opens and reads; NULL after a problem at `from`:`line` (or at the file itself when `from` is NULL). With `regular`, what
-// is no regular file is refused: a pipe among the sources would hang a reload.
+// Opens and reads; NULL after a problem at `from`:`line` (or at the file itself when `from` is NULL). With `regular`,
+// what is no regular file is refused: a pipe among the sources would hang a reload.
 struct config_file *config_file_read(struct config_load *load, const char *shown, bool regular,
                                      const struct config_file *from, int line);
 // `path` as seen from the file that names it; in the arena given.
@@ -98,8 +98,8 @@ struct config_node {
         CONFIG_LIST,
         CONFIG_BROKEN, // already reported; nothing more is said about it
     } kind;
-    bool quoted; // CONFIG_SCALAR: an empty one is meant
-    int line;    // 1-based, of the value
+    bool quoted;     // CONFIG_SCALAR: an empty one is meant
+    int line;        // 1-based, of the value
     const char *key; // in a block; NUL-free
     int key_line;
     const char *text; // CONFIG_SCALAR: NUL-terminated, may hold NUL bytes
@@ -156,7 +156,6 @@ enum config_kind {
     CONFIG_KIND_WORD,        // integer of `width` bytes (enum, bool), one of `words`
     CONFIG_KIND_POINTER,     // struct json_pointer *
     CONFIG_KIND_EVENT_ID,    // id_parts
-    CONFIG_KIND_IGNORED,     // checked as a duration or path where `words`/range say so, then dropped
     CONFIG_KIND_UNSUPPORTED, // refused, unless it is exactly `harmless`
 };
 
@@ -169,13 +168,13 @@ struct config_word {
 struct config_key {
     const char *path; // with dots
     enum config_kind kind;
-    size_t offset, width;     // in struct config or struct config_source; width 0: stored nowhere
-    uint64_t least, most;     // SIZE, COUNT, DURATION
-    uint64_t multiple;        // SIZE: 0 or what it must be a multiple of
-    const char *fallback;     // the default as one would write it, NULL: none
-    const char *computed;     // the default in words, when it is not a constant
-    const char *required;     // why it must be there, NULL: it need not
-    const char *harmless;     // UNSUPPORTED: the one value that means "not used" ("[]" is the empty list)
+    size_t offset, width; // in struct config or struct config_source; width 0: checked, then dropped
+    uint64_t least, most; // SIZE, COUNT, DURATION
+    uint64_t multiple;    // SIZE: 0 or what it must be a multiple of
+    const char *fallback; // the default as one would write it, NULL: none
+    const char *computed; // the default in words, when it is not a constant
+    const char *required; // why it must be there, NULL: it need not
+    const char *harmless; // UNSUPPORTED: the one value that means "not used" ("[]" is the empty list)
     const struct config_word *words;
     bool reload; // a reload takes the new value
 };
@@ -197,7 +196,8 @@ struct config_lines {
 int config_line_of(const struct config_lines *lines, const char *path, const char *second);
 bool config_was_given(const struct config_lines *lines, const char *path);
 
-// Sets every default, then what the tree gives; reports unknown, unsupported, wrong and missing keys. `root` may be NULL.
+// Sets every default, then what the tree gives; reports unknown, unsupported, wrong and missing keys. `root` may be
+// NULL.
 void config_walk(struct config_load *load, const struct config_schema *schema, const struct config_file *file,
                  const struct config_node *root, void *base, struct config_lines *lines);
 

@@ -26,8 +26,8 @@ static const struct unit size_units[] = {
     {"TB", UINT64_C(1000000000000)},
 };
 static const struct unit duration_units[] = {
-    {"ms", UINT64_C(1000000)},         {"s", UINT64_C(1000000000)},       {"m", UINT64_C(60000000000)},
-    {"h", UINT64_C(3600000000000)},    {"d", UINT64_C(86400000000000)},
+    {"ms", UINT64_C(1000000)},      {"s", UINT64_C(1000000000)},     {"m", UINT64_C(60000000000)},
+    {"h", UINT64_C(3600000000000)}, {"d", UINT64_C(86400000000000)},
 };
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -258,12 +258,25 @@ static bool is_null_word(const struct config_node *node)
                              strcmp(node->text, "Null") == 0 || strcmp(node->text, "NULL") == 0);
 }
 
+static bool is_one_line(const struct config_scalar *scalar)
+{
+    for (size_t i = 0; i < scalar->length; i++)
+        if ((unsigned char)scalar->text[i] < 0x20 || scalar->text[i] == 0x7f)
+            return false;
+    return true;
+}
+
 // file: and env: put in place of what they name; false after a problem.
 static bool resolve(struct config_load *load, const struct config_file *file, const struct config_node *node,
                     const char *path, struct config_scalar *out)
 {
     *out = (struct config_scalar){.text = node->text, .length = node->length};
-    if (strncmp(node->text, "env:", 4) == 0) {
+    bool from_env = strncmp(node->text, "env:", 4) == 0, from_file = strncmp(node->text, "file:", 5) == 0;
+    if ((from_env || from_file) && !is_one_line(out)) {
+        config_error(load, file, node->line, "%s must be one line without control characters", path);
+        return false;
+    }
+    if (from_env) {
         const char *value = getenv(node->text + 4);
         if (value == NULL) {
             config_error(load, file, node->line, "%s names the environment variable %s, which is not set", path,
@@ -272,27 +285,19 @@ static bool resolve(struct config_load *load, const struct config_file *file, co
         }
         *out = (struct config_scalar){
             .text = config_copy(&load->scratch, value, strlen(value)), .length = strlen(value), .origin = node->text};
-    } else if (strncmp(node->text, "file:", 5) == 0) {
+    } else if (from_file) {
         struct sl_error err;
         size_t length = 0;
-        const char *value = node->text[5] == '\0'
-                                ? (sl_fail(&err, SL_E_CONFIG, "names no file"), NULL)
-                                : config_value_read(load, config_path_from(&load->scratch, file, node->text + 5),
-                                                    &length, &err);
+        const char *value =
+            node->text[5] == '\0'
+                ? (sl_fail(&err, SL_E_CONFIG, "names no file"), NULL)
+                : config_value_read(load, config_path_from(&load->scratch, file, node->text + 5), &length, &err);
         if (value == NULL) {
             config_error(load, file, node->line, "%s: %s %s", path, node->text, err.text);
             return false;
         }
         *out = (struct config_scalar){.text = value, .length = length, .origin = node->text};
     }
-    return true;
-}
-
-static bool is_one_line(const struct config_scalar *scalar)
-{
-    for (size_t i = 0; i < scalar->length; i++)
-        if ((unsigned char)scalar->text[i] < 0x20 || scalar->text[i] == 0x7f)
-            return false;
     return true;
 }
 

@@ -1,18 +1,20 @@
 // YAML into a tree of nodes with line numbers, by libyaml's event interface.
 //
-// Happy path: one document, one block of keys at the top; every scalar stays the text it was (no guessing of types, so that
-// `no`, 010 and 1e3 mean what the schema says).
+// Happy path: one document, one block of keys at the top; every scalar stays the text it was (no guessing of types, so
+// that `no`, 010 and 1e3 mean what the schema says).
 //
 // Refused, because a configuration has no use for it and every one of them has surprised somebody: aliases and anchors
 // (and with them expansion bombs and merge keys), tags, more than one document, keys that are not plain text, duplicate
 // keys. Limits: CONFIG_FILE_BYTES_MAX, _DEPTH_MAX, _ENTRIES_MAX, _NODES_MAX.
 //
-// Failure modes: after a syntax error nothing of the file can be trusted, and it is the file's only problem. What is merely
-// refused becomes a CONFIG_BROKEN node, and reading goes on.
+// Failure modes: after a syntax error nothing of the file can be trusted, and it is the file's only problem. What is
+// merely refused becomes a CONFIG_BROKEN node, and reading goes on.
 #include "gateway/config_internal.h"
 
 #include <string.h>
 #include <yaml.h>
+
+enum { KEY_BYTES_MAX = 200 };
 
 struct reader {
     struct config_load *load;
@@ -139,16 +141,18 @@ static bool take_key(struct reader *reader, const yaml_event_t *event, const cha
     }
     const char *text = (const char *)event->data.scalar.value;
     size_t length = event->data.scalar.length;
-    if (length == 0 || strlen(text) != length) {
-        config_error(reader->load, reader->file, line, "a key must not be empty or hold a NUL");
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            length = 0;
+    if (length == 0 || length > KEY_BYTES_MAX) {
+        config_error(reader->load, reader->file, line, "a key must be a plain word of at most %d bytes",
+                     (int)KEY_BYTES_MAX);
         return false;
     }
     *name = config_copy(&reader->load->scratch, text, length);
-    return !refuse_decoration(reader, event->data.scalar.anchor,
-                              event->data.scalar.plain_implicit || event->data.scalar.quoted_implicit
-                                  ? NULL
-                                  : event->data.scalar.tag,
-                              line);
+    return !refuse_decoration(
+        reader, event->data.scalar.anchor,
+        event->data.scalar.plain_implicit || event->data.scalar.quoted_implicit ? NULL : event->data.scalar.tag, line);
 }
 
 static void add_entry(struct reader *reader, struct config_node *block, struct config_node *child)
@@ -216,8 +220,9 @@ static struct config_node *build_collection(struct reader *reader, const yaml_ev
 {
     bool list = event->type == YAML_SEQUENCE_START_EVENT;
     int line = line_of(event->start_mark);
-    bool broken = list ? refuse_decoration(reader, event->data.sequence_start.anchor, event->data.sequence_start.tag, line)
-                       : refuse_decoration(reader, event->data.mapping_start.anchor, event->data.mapping_start.tag, line);
+    bool broken =
+        list ? refuse_decoration(reader, event->data.sequence_start.anchor, event->data.sequence_start.tag, line)
+             : refuse_decoration(reader, event->data.mapping_start.anchor, event->data.mapping_start.tag, line);
     if (depth >= CONFIG_DEPTH_MAX) {
         config_error(reader->load, reader->file, line, "nested deeper than %d levels", (int)CONFIG_DEPTH_MAX);
         return NULL;
