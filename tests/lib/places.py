@@ -28,13 +28,14 @@ def temporary_directory(prefix):
 class ReservedPort:
     """A loopback port that the kernel picked and that stays ours while its user is dead.
 
-    The socket is bound but never listens: with SO_REUSEADDR on both sides (the JVM and Sluice set it) the user may bind and
-    listen beside it, a connection attempt meanwhile is refused as by a dead server, and the kernel gives the port to
-    nobody else."""
+    The socket is bound but never listens: with SO_REUSEADDR (as the JVM sets) or SO_REUSEPORT (as a server with a listener a
+    thread does) on both sides the user may bind and listen beside it, a connection attempt meanwhile is refused as by a
+    dead server, and the kernel gives the port to nobody else."""
 
     def __init__(self, host="127.0.0.1"):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._socket.bind((host, 0))
         self.port = self._socket.getsockname()[1]
 
