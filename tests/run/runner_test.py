@@ -88,18 +88,5 @@ class RunnerTest(unittest.TestCase):
                 self.assertEqual("command" in section, section["kind"] == "script")
 
 
-class Lines(unittest.TextTestResult):
-    """unittest's verdicts in the runner's own protocol."""
-
-    def addSuccess(self, test):
-        print(f"ok {test.id().split('.', 1)[1]}", flush=True)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        print(f"not ok {test.id().split('.', 1)[1]} - {err[1]}".splitlines()[0], flush=True)
-
-    addError = addFailure
-
-
 if __name__ == "__main__":
-    unittest.main(testRunner=unittest.TextTestRunner(stream=sys.stderr, resultclass=Lines))
+    unittest.main(verbosity=2)
