@@ -63,7 +63,8 @@ bool sl_wrap(struct sl_error *err, const char *format, ...)
 _Noreturn void sl_panic(const char *file, int line, const char *expression)
 {
     // Not through the logger: whatever broke may hold its lock.
-    fprintf(stderr, "{\"level\":\"fatal\",\"component\":\"assert\",\"message\":\"%s:%d: assertion failed\"}\n", file, line);
+    fprintf(stderr, "{\"level\":\"fatal\",\"component\":\"assert\",\"message\":\"%s:%d: assertion failed\"}\n", file,
+            line);
     fprintf(stderr, "sluice: %s:%d: assertion failed: %s\n", file, line, expression);
     abort();
 }

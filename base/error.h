@@ -15,17 +15,17 @@
 // code, word in logs and JSON
 #define SL_ERROR_CODES(X)                                                                                              \
     X(SL_OK, "ok")                                                                                                     \
-    X(SL_E_IO, "io")                 /* a system call failed; sys_errno says which way */                              \
-    X(SL_E_SYNC, "sync")             /* a write or sync of the spool failed: the stream is dead, exit 4 */             \
-    X(SL_E_NO_SPACE, "no-space")     /* the disk or the budget is full; may pass */                                    \
-    X(SL_E_CORRUPT, "corrupt")       /* bytes on disk or on the wire do not verify */                                  \
-    X(SL_E_LOCKED, "locked")         /* another process owns the spool directory, exit 3 */                            \
-    X(SL_E_CONFIG, "config")         /* the configuration is wrong, exit 1; text is file:line: ... */                  \
-    X(SL_E_INVALID, "invalid")       /* input that will never be good */                                               \
-    X(SL_E_TOO_LARGE, "too-large")   /* over a documented limit */                                                     \
+    X(SL_E_IO, "io")                   /* a system call failed; sys_errno says which way */                            \
+    X(SL_E_SYNC, "sync")               /* a write or sync of the spool failed: the stream is dead, exit 4 */           \
+    X(SL_E_NO_SPACE, "no-space")       /* the disk or the budget is full; may pass */                                  \
+    X(SL_E_CORRUPT, "corrupt")         /* bytes on disk or on the wire do not verify */                                \
+    X(SL_E_LOCKED, "locked")           /* another process owns the spool directory, exit 3 */                          \
+    X(SL_E_CONFIG, "config")           /* the configuration is wrong, exit 1; text is file:line: ... */                \
+    X(SL_E_INVALID, "invalid")         /* input that will never be good */                                             \
+    X(SL_E_TOO_LARGE, "too-large")     /* over a documented limit */                                                   \
     X(SL_E_UNAVAILABLE, "unavailable") /* a dependency does not answer; may pass */                                    \
-    X(SL_E_FENCED, "fenced")         /* a rival took over */                                                           \
-    X(SL_E_REFUSED, "refused")       /* stopped on purpose until a person decides */                                   \
+    X(SL_E_FENCED, "fenced")           /* a rival took over */                                                         \
+    X(SL_E_REFUSED, "refused")         /* stopped on purpose until a person decides */                                 \
     X(SL_E_NO_MEMORY, "no-memory")
 
 enum sl_code {

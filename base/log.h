@@ -23,11 +23,26 @@ struct sl_field {
     } value;
 };
 
-#define SL_STR(name_, text_)    {.name = (name_), .kind = SL_FIELD_TEXT, .text = (text_)}
-#define SL_INT(name_, number_)  {.name = (name_), .kind = SL_FIELD_SIGNED, .value.i = (int64_t)(number_)}
-#define SL_UINT(name_, number_) {.name = (name_), .kind = SL_FIELD_UNSIGNED, .value.u = (uint64_t)(number_)}
-#define SL_REAL(name_, number_) {.name = (name_), .kind = SL_FIELD_REAL, .value.r = (number_)}
-#define SL_BOOL(name_, truth_)  {.name = (name_), .kind = SL_FIELD_BOOL, .value.b = (truth_)}
+#define SL_STR(name_, text_)                                                                                           \
+    {                                                                                                                  \
+        .name = (name_), .kind = SL_FIELD_TEXT, .text = (text_)                                                        \
+    }
+#define SL_INT(name_, number_)                                                                                         \
+    {                                                                                                                  \
+        .name = (name_), .kind = SL_FIELD_SIGNED, .value.i = (int64_t)(number_)                                        \
+    }
+#define SL_UINT(name_, number_)                                                                                        \
+    {                                                                                                                  \
+        .name = (name_), .kind = SL_FIELD_UNSIGNED, .value.u = (uint64_t)(number_)                                     \
+    }
+#define SL_REAL(name_, number_)                                                                                        \
+    {                                                                                                                  \
+        .name = (name_), .kind = SL_FIELD_REAL, .value.r = (number_)                                                   \
+    }
+#define SL_BOOL(name_, truth_)                                                                                         \
+    {                                                                                                                  \
+        .name = (name_), .kind = SL_FIELD_BOOL, .value.b = (truth_)                                                    \
+    }
 
 void sl_log_configure(bool json, enum sl_level least);
 bool sl_log_enabled(enum sl_level level);

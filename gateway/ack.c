@@ -21,7 +21,7 @@ enum ack_verdict ack_decide(enum ack_level level, uint64_t last_seq, const struc
     }
     if (reached)
         return ACK_GIVE;
-    // What is not on disk when the stream has failed is not given to anybody from there. What is on disk may still reach a
-    // peer or Kafka, but this process is about to exit: nobody would be left to answer.
+    // What is not on disk when the stream has failed is not given to anybody from there. What is on disk may still
+    // reach a peer or Kafka, but this process is about to exit: nobody would be left to answer.
     return positions->stream_failed ? ACK_REFUSE : ACK_WAIT;
 }

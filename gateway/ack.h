@@ -1,4 +1,5 @@
-// The acknowledgement rule: when may a client be told 2xx? A pure function over three positions (DESIGN.md sections 1 and 2).
+// The acknowledgement rule: when may a client be told 2xx? A pure function over three positions (DESIGN.md sections 1
+// and 2).
 //
 // Threads: none; no state. Nothing here waits, reads a clock or knows of HTTP.
 #ifndef SLUICE_GATEWAY_ACK_H
@@ -12,10 +13,10 @@
 // How far the stream that holds the request's events has come. A position p means: every record up to and including
 // seq p; 0 means none. `kafka_committed` is that of the lane of the events' own source.
 struct ack_positions {
-    uint64_t synced;          // this node's disk
-    uint64_t peer_synced;     // the furthest peer in another zone; 0 while there are no peers
+    uint64_t synced;      // this node's disk
+    uint64_t peer_synced; // the furthest peer in another zone; 0 while there are no peers
     uint64_t kafka_committed;
-    bool stream_failed;       // a write or sync failed: `synced` will never move again
+    bool stream_failed; // a write or sync failed: `synced` will never move again
 };
 
 enum ack_verdict {
@@ -24,8 +25,8 @@ enum ack_verdict {
     ACK_REFUSE, // the level cannot be reached any more: 503
 };
 
-// last_seq ≥ 1: the last seq of the request. The verdict for a set of events is that of its last one, because each position
-// covers everything below it.
+// last_seq ≥ 1: the last seq of the request. The verdict for a set of events is that of its last one, because each
+// position covers everything below it.
 enum ack_verdict ack_decide(enum ack_level level, uint64_t last_seq, const struct ack_positions *positions);
 
 #endif

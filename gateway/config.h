@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "gateway/http.h"
-#include "gateway/json.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,6 +18,8 @@
 #include <stdio.h>
 
 enum { CONFIG_NAME_MAX = 63, CONFIG_LANES_MAX = 16, CONFIG_ID_PARTS_MAX = 8, CONFIG_SOURCES_MAX = 4096 };
+
+struct json_pointer; // gateway/json.h
 
 enum ack_level { ACK_DISK, ACK_AZ2, ACK_KAFKA }; // order of CONTRACT.md, not of strength
 enum config_priority { PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW };

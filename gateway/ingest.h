@@ -1,8 +1,8 @@
-// The way of an event from a complete HTTP request to a 2xx: parse, validate, encode into the loop's batch, hand the batch to
-// the spool at the turn's end, answer when the acknowledgement rule says so.
+// The way of an event from a complete HTTP request to a 2xx: parse, validate, encode into the loop's batch, hand the
+// batch to the spool at the turn's end, answer when the acknowledgement rule says so.
 //
-// Threads: one struct ingest serves all loops of one http_server; each loop has its own part. Functions marked "loop thread"
-// are http.h callbacks. The rest: any thread.
+// Threads: one struct ingest serves all loops of one http_server; each loop has its own part. Functions marked "loop
+// thread" are http.h callbacks. The rest: any thread.
 #ifndef SLUICE_GATEWAY_INGEST_H
 #define SLUICE_GATEWAY_INGEST_H
 
@@ -20,7 +20,8 @@ struct ingest_options {
     uint32_t loop_count;
 };
 bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err) SL_MUST_USE;
-// Ties the loops of the started server to it. Before it, requests are answered 503. Once, by the thread that started the server.
+// Ties the loops of the started server to it. Before it, requests are answered 503. Once, by the thread that started
+// the server.
 void ingest_attach(struct ingest *ingest, struct http_server *server);
 // After http_server_stop() and spool_close(): nothing calls it any more.
 void ingest_free(struct ingest *ingest);
@@ -32,8 +33,8 @@ void ingest_on_refused(struct http_loop *loop, int status, struct sl_span path, 
 
 // From now on every request is answered 503 (draining); those that were taken are still finished.
 void ingest_refuse_new(struct ingest *ingest);
-// Each loop takes the new routes at its next turn; returns when all have (their requests in flight need the old ones no more).
-// Not on a loop thread; not after http_server_stop().
+// Each loop takes the new routes at its next turn; returns when all have (their requests in flight need the old ones no
+// more). Not on a loop thread; not after http_server_stop().
 void ingest_set_routes(struct ingest *ingest, struct routes *routes);
 // The committed position of the current stream moved in a lane. Cheap.
 void ingest_note_committed(struct ingest *ingest, const char *lane, uint64_t through);

@@ -1,4 +1,5 @@
-// Shared by the ingest_*.c files alone. Everything of a struct ingest_loop belongs to its loop's thread, except the atomics.
+// Shared by the ingest_*.c files alone. Everything of a struct ingest_loop belongs to its loop's thread, except the
+// atomics.
 #ifndef SLUICE_GATEWAY_INGEST_INTERNAL_H
 #define SLUICE_GATEWAY_INGEST_INTERNAL_H
 
@@ -6,6 +7,7 @@
 #include "gateway/ack.h"
 #include "gateway/decode.h"
 #include "gateway/ingest.h"
+#include "gateway/json.h"
 
 #include <stdatomic.h>
 
@@ -16,14 +18,14 @@ enum {
     TICK_MS = 25,                 // deadlines are looked at this often
 };
 
-// One request between its hand-over to a batch and its end. It ends exactly once: answered, or its client gone; it is freed
-// when it has ended and its batch is done.
+// One request between its hand-over to a batch and its end. It ends exactly once: answered, or its client gone; it is
+// freed when it has ended and its batch is done.
 struct waiter {
-    struct waiter *next;          // in its batch, then in the lane's list
+    struct waiter *next; // in its batch, then in the lane's list
     struct ingest_loop *loop;
     struct http_request *request; // NULL once it has ended
     struct source_stats *stats;
-    uint32_t first_index, count;  // its records in the batch
+    uint32_t first_index, count; // its records in the batch
     uint8_t lane;
     enum ack_level level;
     int64_t started_ns, deadline_ns;
@@ -45,16 +47,17 @@ struct ingest_loop {
     struct routes *routes;
     struct json_parser *parser;
     struct decoder *decoder;
-    struct loop_batch *open;       // of this turn, or NULL
+    struct loop_batch *open; // of this turn, or NULL
     struct loop_batch *in_flight, **in_flight_tail;
     struct loop_batch *idle;
     uint32_t idle_count;
     struct waiter *idle_waiters;
-    struct {                       // synced, and waiting for Kafka; by last_seq, because a loop's batches come in order
+    struct { // synced, and waiting for Kafka; by last_seq, because a loop's batches come in order
         struct waiter *first, **tail;
     } lanes[SPOOL_LANES_MAX];
-    struct http_task commit_task;  // "committed positions have moved"
+    struct http_task commit_task; // "committed positions have moved"
     _Atomic bool commit_posted;
+    int64_t next_check_ns;
     _Atomic uint64_t conservation_error;
 };
 
@@ -72,7 +75,8 @@ struct ingest {
 
 // The batch of this turn, made when there is none. NULL: memory is out.
 struct loop_batch *ingest_open_batch(struct ingest_loop *loop);
-// Adds a request whose records were appended from first_index on. NULL: memory is out (the caller cuts the records back).
+// Adds a request whose records were appended from first_index on. NULL: memory is out (the caller cuts the records
+// back).
 struct waiter *ingest_add_waiter(struct ingest_loop *loop, struct loop_batch *batch, struct http_request *request,
                                  const struct route *route, uint32_t first_index, uint32_t count);
 void ingest_flush(struct ingest_loop *loop);
@@ -88,6 +92,7 @@ void ingest_answer_problem(struct http_request *request, int status, int retry_a
 
 // ---- ingest_events.c: the body's events into the batch
 
+_Static_assert((int)ROUTE_POINTERS_MAX <= (int)JSON_POINTERS_MAX, "a source's pointers fit one walk");
 enum { INTAKE_ERRORS_MAX = 10 };
 struct intake_error {
     size_t index;

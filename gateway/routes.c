@@ -20,7 +20,8 @@ static bool route_init(struct route *route, const struct config_source *source, 
         return sl_fail(err, SL_E_NO_MEMORY, "source %s: no room for its counters", source->name);
     size_t lane = spool_lane_index(spool, source->lane);
     if (lane >= SPOOL_LANES_MAX)
-        return sl_fail(err, SL_E_INVALID, "source %s: lane %s is not declared to the spool", source->name, source->lane);
+        return sl_fail(err, SL_E_INVALID, "source %s: lane %s is not declared to the spool", source->name,
+                       source->lane);
     route->lane = (uint8_t)lane;
     for (size_t i = 0; i < source->id_part_count; i++)
         route->pointers[i] = source->id_parts[i].from == ID_FROM_POINTER ? source->id_parts[i].pointer : NULL;
@@ -31,7 +32,6 @@ static bool route_init(struct route *route, const struct config_source *source, 
     route->pointers[route->time_index] = source->time;
     return true;
 }
-_Static_assert(CONFIG_ID_PARTS_MAX + 2 <= JSON_POINTERS_MAX, "a source's pointers fit one walk");
 
 bool routes_new(struct routes **out, struct config *config, struct spool *spool, struct stats *stats,
                 struct sl_error *err)

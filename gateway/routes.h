@@ -1,6 +1,7 @@
 // A configuration as the loops need it: each source with its counters, its lane and its compiled pointers.
 //
-// Threads: immutable once made; reference counted like the configuration that it holds (retain and release on any thread).
+// Threads: immutable once made; reference counted like the configuration that it holds (retain and release on any
+// thread).
 #ifndef SLUICE_GATEWAY_ROUTES_H
 #define SLUICE_GATEWAY_ROUTES_H
 
@@ -8,12 +9,14 @@
 #include "gateway/stats.h"
 #include "spool/spool.h"
 
+enum { ROUTE_POINTERS_MAX = CONFIG_ID_PARTS_MAX + 2 };
+
 struct route {
     const struct config_source *source;
     uint32_t stats; // index for stats_shard
     uint8_t lane;   // index for spool_batch.lane_counts
     // For json_walk: the id's parts (NULL where a part is a header), then key, then time.
-    const struct json_pointer *pointers[JSON_POINTERS_MAX];
+    const struct json_pointer *pointers[ROUTE_POINTERS_MAX];
     size_t pointer_count, key_index, time_index;
 };
 

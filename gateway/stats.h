@@ -1,8 +1,9 @@
-// What happened to events, by source: the counters behind sluice_events_total and the conservation sums of DESIGN.md 1.5.
+// What happened to events, by source: the counters behind sluice_events_total and the conservation sums of
+// DESIGN.md 1.5.
 //
 // Threads: each loop writes its own shard and nobody else's (single writer: a relaxed load and store, no locked
-// instruction); any thread reads any shard at any time. Sources are added by one thread at a time (start, reload) and never
-// removed: an index stays valid for the life of the process, over reloads.
+// instruction); any thread reads any shard at any time. Sources are added by one thread at a time (start, reload) and
+// never removed: an index stays valid for the life of the process, over reloads.
 #ifndef SLUICE_GATEWAY_STATS_H
 #define SLUICE_GATEWAY_STATS_H
 
@@ -69,8 +70,8 @@ struct source_totals {
 };
 void stats_totals(const struct stats *stats, uint32_t index, struct source_totals *out);
 
-// The largest difference in the two sums of any source in this loop's shards; 0 when they hold. On that loop's thread, between
-// requests.
+// The largest difference in the two sums of any source in this loop's shards; 0 when they hold. On that loop's thread,
+// between requests.
 uint64_t stats_check_shard(const struct stats *stats, uint32_t loop);
 
 #endif

@@ -1,0 +1,129 @@
+// The life of a struct ingest: its loops' parts, attached to the server's loops; a reload; the positions from the
+// drain.
+#include "gateway/ingest_internal.h"
+
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err)
+{
+    struct ingest *ingest = calloc(1, sizeof(*ingest) + options->loop_count * sizeof(ingest->loops[0]));
+    if (ingest == NULL)
+        return sl_fail(err, SL_E_NO_MEMORY, "ingest");
+    ingest->spool = options->spool;
+    ingest->stats = options->stats;
+    ingest->loop_count = options->loop_count;
+    snprintf(ingest->stream, sizeof(ingest->stream), "%s", spool_stream(options->spool));
+    const struct config *config = routes_config(options->routes);
+    for (uint32_t i = 0; i < ingest->loop_count; i++) {
+        struct ingest_loop *loop = &ingest->loops[i];
+        loop->ingest = ingest;
+        loop->index = i;
+        loop->in_flight_tail = &loop->in_flight;
+        loop->commit_task.run = ingest_on_commit_task;
+        for (uint32_t lane = 0; lane < SPOOL_LANES_MAX; lane++)
+            loop->lanes[lane].tail = &loop->lanes[lane].first;
+        loop->routes = routes_retain(options->routes);
+        loop->parser = json_parser_new(config->limits.event_bytes, config->limits.depth);
+        loop->decoder = decoder_new(config->limits.decoded_bytes, 1 << 20);
+        if (loop->parser == NULL || loop->decoder == NULL) {
+            ingest_free(ingest);
+            return sl_fail(err, SL_E_NO_MEMORY, "the parsers of loop %u", i);
+        }
+    }
+    *out = ingest;
+    return true;
+}
+
+void ingest_attach(struct ingest *ingest, struct http_server *server)
+{
+    sl_assert(http_server_loop_count(server) == ingest->loop_count);
+    for (uint32_t i = 0; i < ingest->loop_count; i++) {
+        ingest->loops[i].http = http_server_loop(server, i);
+        http_loop_every(ingest->loops[i].http, TICK_MS * SL_NS_PER_MS, ingest_tick, &ingest->loops[i]);
+    }
+    atomic_store_explicit(&ingest->attached, true, memory_order_release);
+}
+
+void ingest_free(struct ingest *ingest)
+{
+    if (ingest == NULL)
+        return;
+    for (uint32_t i = 0; i < ingest->loop_count; i++)
+        ingest_loop_free(&ingest->loops[i]);
+    free(ingest);
+}
+
+void ingest_refuse_new(struct ingest *ingest)
+{
+    atomic_store_explicit(&ingest->refusing, true, memory_order_relaxed);
+}
+
+struct swap {
+    struct http_task task;
+    struct ingest_loop *loop;
+    struct routes *routes;
+    sem_t *done;
+};
+
+static void on_swap(struct http_task *task)
+{
+    struct swap *swap = (struct swap *)(void *)task;
+    struct routes *old = swap->loop->routes;
+    swap->loop->routes = swap->routes;
+    routes_release(old);
+    sem_post(swap->done);
+}
+_Static_assert(offsetof(struct swap, task) == 0, "a task is cast to its swap");
+
+void ingest_set_routes(struct ingest *ingest, struct routes *routes)
+{
+    sem_t done;
+    sem_init(&done, 0, 0);
+    struct swap swaps[64]; // struct http_options: at most 64 loops
+    sl_assert(ingest->loop_count <= sizeof(swaps) / sizeof(swaps[0]));
+    for (uint32_t i = 0; i < ingest->loop_count; i++) {
+        swaps[i] = (struct swap){
+            .task.run = on_swap, .loop = &ingest->loops[i], .routes = routes_retain(routes), .done = &done};
+        http_loop_post(ingest->loops[i].http, &swaps[i].task);
+    }
+    for (uint32_t i = 0; i < ingest->loop_count; i++)
+        while (sem_wait(&done) != 0)
+            ; // EINTR
+    sem_destroy(&done);
+}
+
+void ingest_note_committed(struct ingest *ingest, const char *lane_name, uint64_t through)
+{
+    size_t lane = spool_lane_index(ingest->spool, lane_name);
+    if (lane >= SPOOL_LANES_MAX)
+        return;
+    atomic_store_explicit(&ingest->committed[lane], through, memory_order_release);
+    if (!atomic_load_explicit(&ingest->attached, memory_order_acquire))
+        return;
+    for (uint32_t i = 0; i < ingest->loop_count; i++)
+        if (!atomic_exchange(&ingest->loops[i].commit_posted, true))
+            http_loop_post(ingest->loops[i].http, &ingest->loops[i].commit_task);
+}
+
+uint64_t ingest_in_flight(const struct ingest *ingest)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0, sources = stats_source_count(ingest->stats); i < sources; i++)
+        for (uint32_t loop = 0; loop < ingest->loop_count; loop++)
+            sum += stats_read(&stats_shard(ingest->stats, i, loop)->in_flight);
+    return sum;
+}
+
+uint64_t ingest_conservation_error(const struct ingest *ingest)
+{
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < ingest->loop_count; i++) {
+        uint64_t error = atomic_load_explicit(&ingest->loops[i].conservation_error, memory_order_relaxed);
+        if (error > largest)
+            largest = error;
+    }
+    return largest;
+}

@@ -1,0 +1,112 @@
+// May events be acknowledged right now? What the load balancer asks, source by source.
+#include "gateway/gateway.h"
+
+#include "base/clock.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static enum spool_priority priority_of(const struct config_source *source)
+{
+    switch (source->priority) {
+    case PRIORITY_HIGH:
+        return SPOOL_PRIORITY_HIGH;
+    case PRIORITY_NORMAL:
+        return SPOOL_PRIORITY_NORMAL;
+    case PRIORITY_LOW:
+        return SPOOL_PRIORITY_LOW;
+    }
+    return SPOOL_PRIORITY_NORMAL;
+}
+
+static const char *spool_trouble(enum spool_admission admission)
+{
+    switch (admission) {
+    case SPOOL_ADMITTED:
+    case SPOOL_BUSY: // passes within milliseconds: no reason to take the node out of the balancer
+        return NULL;
+    case SPOOL_THROTTLED:
+        return "the spool is running full: sources of this priority are throttled";
+    case SPOOL_FULL:
+        return "the spool is full, or the disk has no room";
+    case SPOOL_DEAD:
+        return "the local disk has failed";
+    }
+    return "unknown";
+}
+
+// Level kafka: is the source's lane able to commit?
+static const char *lane_trouble(struct gateway *gateway, const char *lane)
+{
+    struct produce_lane_status lanes[2 * SPOOL_LANES_MAX];
+    size_t count = produce_lanes(gateway->produce, lanes, sizeof(lanes) / sizeof(lanes[0]));
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(lanes[i].lane, lane) != 0)
+            continue;
+        switch (lanes[i].state) {
+        case PRODUCE_FOLLOWING:
+            return NULL;
+        case PRODUCE_CONNECTING:
+            return "waiting for Kafka";
+        case PRODUCE_DRAINING:
+            return "older events of this lane are being drained first";
+        case PRODUCE_HELD:
+            return "the lane is held up by a topic";
+        case PRODUCE_STOPPED:
+            return "the lane is stopped until a person decides";
+        }
+    }
+    return "the lane is not running";
+}
+
+bool gateway_source_ready(struct gateway *gateway, const struct config_source *source, const char **why)
+{
+    *why = NULL;
+    int phase = atomic_load(&gateway->phase);
+    if (phase != PHASE_READY)
+        *why = phase == PHASE_STARTING ? "starting" : "draining";
+    else if (atomic_load(&gateway->spool_failed))
+        *why = "the local disk has failed";
+    else
+        *why = spool_trouble(spool_admit(gateway->spool, 0, priority_of(source)));
+    if (*why == NULL && source->ack == ACK_KAFKA) {
+        *why = lane_trouble(gateway, source->lane);
+        if (*why == NULL && !produce_connected(gateway->produce))
+            *why = "Kafka does not answer";
+    }
+    return *why == NULL;
+}
+
+char *ready_json(struct gateway *gateway, bool *ready, size_t *length)
+{
+    struct routes *routes = gateway_routes(gateway);
+    json_t *sources = json_object();
+    *ready = false;
+    for (size_t i = 0; i < routes_count(routes); i++) {
+        const struct config_source *source = routes_at(routes, i)->source;
+        const char *why;
+        bool good = gateway_source_ready(gateway, source, &why);
+        *ready = *ready || good;
+        json_t *detail = json_pack("{s:b, s:s}", "ready", good, "ack", ack_level_word(source->ack));
+        if (!good)
+            json_object_set_new(detail, "why", json_string(why));
+        json_object_set_new(sources, source->name, detail);
+    }
+    // A node without sources has nothing to acknowledge; it is as ready as its process, so that a roll-out can proceed.
+    if (routes_count(routes) == 0)
+        *ready = atomic_load(&gateway->phase) == PHASE_READY && !atomic_load(&gateway->spool_failed);
+    json_t *root = json_pack("{s:b, s:o}", "ready", *ready, "sources", sources);
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    routes_release(routes);
+    *length = text != NULL ? strlen(text) : 0;
+    return text;
+}
+
+bool gateway_ready(struct gateway *gateway)
+{
+    bool ready;
+    size_t length;
+    free(ready_json(gateway, &ready, &length));
+    return ready;
+}
