@@ -228,11 +228,14 @@ static bool take_option(struct load_options *options, int option, char *value)
 static bool take_url(struct load_url *url, char *text)
 {
     static const char scheme[] = "http://";
+    sl_assert(text != NULL);
     url->text = text;
-    const char *host = text + sizeof(scheme) - 1;
-    const char *path = strncmp(text, scheme, sizeof(scheme) - 1) == 0 ? strchr(host, '/') : NULL;
+    if (strncmp(text, scheme, strlen(scheme)) != 0)
+        goto invalid;
+    char *host = text + strlen(scheme);
+    char *path = host + strcspn(host, "/");
     const char *bad = strpbrk(text, "\"\\ "); // it goes into the history and the summary as it is
-    if (path == NULL || bad != NULL || (size_t)(path - host) >= sizeof(url->authority))
+    if (*path == '\0' || bad != NULL || (size_t)(path - host) >= sizeof(url->authority))
         goto invalid;
     memcpy(url->authority, host, (size_t)(path - host));
     url->path = path;
