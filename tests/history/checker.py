@@ -28,6 +28,7 @@ class HistoryError(Exception):
 
 @dataclass(slots=True)
 class Event:
+    run: str
     key: str
     seq: int
     crc32c: int
@@ -46,7 +47,7 @@ class History:
         self.events = {}
         self.cut_runs = []  # of clients that were killed
         self.outcomes = Counter()
-        self.seconds = defaultdict(Counter)  # outcomes by whole second of CLOCK_MONOTONIC at completion
+        self.oks = []  # (sent, answered) of each ok answer's events, ns of CLOCK_MONOTONIC
 
     def load(self, path):
         with open(path, "rb") as lines:
@@ -83,12 +84,14 @@ class History:
     def _attempt(self, row, head, place):
         event = self.events.get(row["id"])
         if event is None:
-            event = self.events[row["id"]] = Event(row["k"], row["s"], row["c"], bool(head.get("ordered")))
+            event = self.events[row["id"]] = Event(head["run"], row["k"], row["s"], row["c"],
+                                                            bool(head.get("ordered")))
         elif (event.key, event.seq, event.crc32c) != (row["k"], row["s"], row["c"]):
             raise HistoryError(f"{place}: event {row['id']} was sent with other bytes before")
         outcome = row["o"]
         if outcome == "ok":
             event.ok += 1
+            self.oks.append((row["t0"], row["t1"]))
             if row.get("sm") is not None and row.get("f") is not None and row.get("d") == 0:
                 event.acked_at.append((row["sm"], row["f"] + row["i"]))
         elif outcome == "fail":
@@ -97,7 +100,6 @@ class History:
             event.unknown += 1
         else:
             raise HistoryError(f"{place}: outcome {outcome!r}")
-        self.seconds[row["t1"] // 1_000_000_000][outcome] += 1
 
     def _compare_totals(self, tail, counted, seen, name):
         acked = sum(self.events[each].ok > 0 for each in seen)
@@ -107,10 +109,15 @@ class History:
             if tail[what] != count:
                 raise HistoryError(f"{name}: the last line says {what} {tail[what]}, the lines before it {count}")
 
-    def ok_between(self, start_ns, end_ns):
-        """[(second, ok answers)] of the whole seconds inside an interval of CLOCK_MONOTONIC."""
-        first, last = -(-start_ns // 1_000_000_000), end_ns // 1_000_000_000
-        return [(second, self.seconds[second]["ok"] if second in self.seconds else 0) for second in range(first, last)]
+    def oks_by_window(self, start_ns, end_ns, window_s=1):
+        """How many ok answers came in each whole window inside an interval of CLOCK_MONOTONIC."""
+        length = int(window_s * 1_000_000_000)
+        counts = [0] * ((end_ns - start_ns) // length)
+        for _sent, answered in self.oks:
+            index = (answered - start_ns) // length
+            if 0 <= index < len(counts):
+                counts[index] += 1
+        return counts
 
 
 class Verdict:
@@ -241,15 +248,15 @@ def _check_keys(history, records, places, verdict):
     keys = defaultdict(list)
     for event_id, event in history.events.items():
         if event.ordered and event.ok and event.found:
+            first = min(event.found)
             named = [places[place] for place in event.acked_at if place in places]
-            keys[event.key].append((event.seq, min(event.found), max(named, default=min(event.found)), event_id))
-    for key, events in keys.items():
+            line = (event.run, event.key, records[first].topic, records[first].partition)
+            keys[line].append((event.seq, first, max(named, default=first), event_id))
+    for (_run, key, topic, partition), events in keys.items():
         events.sort()
-        before = None
+        before = -1
         for _seq, first, acked, event_id in events:
-            if before is not None:
-                here, there = records[first], records[before]
-                if (here.topic, here.partition) == (there.topic, there.partition) and first < before:
-                    verdict.add("reordered", f"key {key}: {event_id} at offset {here.offset} of partition {here.partition} "
-                                             f"before {there.event_id} at {there.offset}")
-            before = acked if before is None else max(before, acked)
+            if first < before:
+                verdict.add("reordered", f"key {key}: {event_id} at {topic}[{partition}]@{records[first].offset} before "
+                                         f"{records[before].event_id} at @{records[before].offset}")
+            before = max(before, acked)

@@ -12,7 +12,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from tests.history import checker, records  # noqa: E402  the path must be set first
-from tests.lib import report  # noqa: E402
 
 RUN = "9f3a12bc"
 EVENTS, KEYS, PARTITIONS = 120, 5, 3
@@ -269,4 +268,4 @@ class Input(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    report.main()
+    unittest.main()

@@ -12,7 +12,6 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from tests.history import records  # noqa: E402  the path must be set first
 from tests.kafka import Cluster  # noqa: E402
-from tests.lib import report  # noqa: E402
 
 
 class Writer:
@@ -134,4 +133,4 @@ class Reader(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    report.main()
+    unittest.main()

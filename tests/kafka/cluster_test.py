@@ -13,7 +13,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.kafka import Cluster, WireError, wire  # noqa: E402
-from tests.lib import report  # noqa: E402
 
 OWNER = """
 import sys, time
@@ -86,4 +85,4 @@ class Owner(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    report.main()
+    unittest.main()

@@ -1,37 +1,45 @@
-"""The runner's protocol for script suites: `ok NAME`, `not ok NAME - why`, `skip NAME - reason`, one line a test."""
+"""The runner's protocol for scenarios: `ok NAME`, `not ok NAME - why`, `skip NAME - reason`, one line each (tests/suites)."""
 
 import sys
-import unittest
+import time
+import traceback
 
 
-def line(text):
-    return " ".join(str(text).split())[:400]
+class Failure(Exception):
+    """The scenario's own verdict: what was promised did not hold."""
 
 
-class Lines(unittest.TextTestResult):
-    """unittest's verdicts in that protocol."""
-
-    def _name(self, test):
-        return test.id().split(".", 1)[1]
-
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        print(f"ok {self._name(test)}", flush=True)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        print(f"not ok {self._name(test)} - {line(err[1])}", flush=True)
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        name = self._name(test) if hasattr(test, "_testMethodName") else "setup"
-        print(f"not ok {name} - {line(f'{err[0].__name__}: {err[1]}')}", flush=True)
-
-    def addSkip(self, test, reason):
-        super().addSkip(test, reason)
-        print(f"skip {self._name(test)} - {line(reason)}", flush=True)
+class Skip(Exception):
+    """This machine cannot run the scenario; the text says what is missing."""
 
 
-def main():
-    """unittest.main() with these lines on stdout and unittest's own report on stderr."""
-    unittest.main(testRunner=unittest.TextTestRunner(stream=sys.stderr, resultclass=Lines))
+def one_line(text):
+    return " ".join(str(text).split())[:600]
+
+
+def note(text):
+    """A figure or an event worth reading in the log; no verdict."""
+    print(f"    {one_line(text)}", flush=True)
+
+
+def expect(truth, why):
+    if not truth:
+        raise Failure(why)
+
+
+def run(name, scenario):
+    """Runs scenario() and prints its verdict. True unless it failed."""
+    started = time.monotonic()
+    try:
+        scenario()
+    except Skip as reason:
+        print(f"skip {name} - {one_line(reason)}", flush=True)
+        return True
+    except Exception as error:  # whatever it is, the other scenarios still run
+        if not isinstance(error, Failure):
+            traceback.print_exc(file=sys.stdout)
+        print(f"not ok {name} - {one_line(error if isinstance(error, Failure) else f'{type(error).__name__}: {error}')}",
+              flush=True)
+        return False
+    print(f"ok {name} - {time.monotonic() - started:.0f} s", flush=True)
+    return True
