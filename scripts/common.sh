@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 sluice_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # used by those who source this
 sluice_cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/sluice}
 
 say() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sample payment events, and a sender for them: keep-alive HTTP/1.1, NDJSON batches, resent while the answer is 429 or 503.
+"""Sample payment events, and a sender for them: NDJSON over HTTP/1.1, resent while the answer is 429 or 503.
 
     scripts/sample.py --to http://127.0.0.1:8080/v1/events/payments --events 1000 [--duplicates 50] [--seed N]
 
@@ -31,7 +31,8 @@ def payment(rng, at):
         "card_id": f"card-{rng.randrange(10**9):09}",
         "amount": f"{rng.randrange(100, 50000) / 100:.2f}",
         "currency": rng.choice(("EUR", "USD", "JPY", "PLN")),
-        "merchant": {"name": rng.choice(MERCHANTS), "mcc": rng.randrange(1000, 9999), "country": rng.choice("DE US JP PL".split())},
+        "merchant": {"name": rng.choice(MERCHANTS), "mcc": rng.randrange(1000, 9999),
+                     "country": rng.choice(("DE", "US", "JP", "PL"))},
         "channel": rng.choice(("pos", "ecommerce", "atm", "wallet")),
         "risk": {"score": rng.randrange(1000), "rules": rng.sample(range(100), 3)},
         "reference": f"{rng.getrandbits(160):040x}",
