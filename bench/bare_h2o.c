@@ -2,15 +2,9 @@
 // socket; every request gets a fixed 200 as long as Sluice's answer, and nothing else is done.
 //
 // Prints "port N" when it listens and runs until it is killed.
-#define H2O_USE_EPOLL 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#pragma GCC diagnostic ignored "-Wpedantic"
 #include <h2o.h>
 #include <h2o/http1.h>
 #include <h2o/http2.h>
-#pragma GCC diagnostic pop
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
