@@ -246,7 +246,7 @@ class Runner:
                    "--logbase", name, "--num-processes", str(max(1, os.cpu_count() or 1))]
         # GCC 12's ThreadSanitizer cannot start where the kernel randomises mappings with more than 28 bits.
         if "thread" in self.suites.builds[section["build"]].get("options", "") and can_fix_addresses():
-            command += ["--wrapper", "setarch -R"]
+            command = ["setarch", "-R", *command]
         timeout = section.getint("timeout")
 
         def on_line(line):

@@ -32,7 +32,8 @@ def check(path):
     problems = re.findall(r"^.*: (?:error|warning): .*\[.*\]$", done.stdout, re.MULTILINE)
     if done.returncode != 0 and not problems:
         problems = done.stdout.splitlines()[-3:] or [f"clang-tidy exited with {done.returncode}"]
-    return path, [problem.replace(f"{ROOT}/", "") for problem in problems]
+    # Paths as they stand in the commands, relative to the build directory, become paths from the top.
+    return path, list(dict.fromkeys(re.sub(r"^[^:]*\.\./|^" + re.escape(f"{ROOT}/"), "", line) for line in problems))
 
 
 def main():
