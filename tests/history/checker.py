@@ -2,17 +2,20 @@
 
 | verdict   | rule |
 |---|---|
-| lost      | an event was acknowledged and is absent; or the record that the answer named (stream, seq) is, although another copy exists |
-| doubled   | a (stream, seq) more than once; or more copies of an event than requests that can have stored it (with dedupe: than one) |
-| resent    | copies that came from sending again after no answer; no failure while dedupe does not exist |
-| phantom   | an event that nobody sent, or whose every attempt was definitely refused, is present |
-| reordered | within a stream and partition the sluice-seq goes backwards; or, in an ordered history, a key's events do |
-| corrupt   | the payload's CRC32C, or the Kafka key, is not what was sent |
-| holes     | a seq between the first and last one of a stream is in no topic; a failure only where all topics of all lanes were read (`whole`) |
-| unseen    | acknowledged and absent, but the topics were not read to the end: fails the run, accuses nobody |
+lost       an event was acknowledged and is absent; or the record (stream, seq) that the answer named is, although
+           another copy exists
+doubled    a (stream, seq) more than once; or more copies of an event than attempts that can have stored it (with
+           dedupe: than one)
+resent     copies that came from sending again after no answer; no failure while dedupe does not exist
+phantom    an event that nobody sent, or whose every attempt was definitely refused, is present
+reordered  within a stream and partition the sluice-seq goes backwards; or, in an ordered history, a key's events do
+corrupt    the payload's CRC32C, or the Kafka key, is not what was sent
+holes      a seq between the first and the last one of a stream is in no topic; a failure only where all topics of
+           all lanes were read (`whole`)
+unseen     acknowledged and absent, but the topics were not read to the end: fails the run, accuses nobody
 
-A history without its last line is of a client that was killed: an event with its run's prefix that is missing in it may be in
-Kafka, and is counted as `unlisted`.
+A history without its last line is of a client that was killed: an event with its run's prefix that is missing in it may
+be in Kafka, and is counted as `unlisted`.
 """
 
 import json
@@ -128,7 +131,7 @@ class Verdict:
         self.counts = Counter()
         self.samples = defaultdict(list)
         self.problems = []  # of the run itself
-        self.failing = {"lost", "doubled", "phantom", "reordered", "corrupt", "unseen"} | ({"holes"} if whole else set())
+        self.failing = {"lost", "doubled", "phantom", "reordered", "corrupt", "unseen", *(["holes"] if whole else [])}
 
     def add(self, what, sample, times=1):
         self.counts[what] += times
@@ -156,7 +159,7 @@ class Verdict:
 
 
 def check(history, records, dedupe=False, whole=False, complete=True, min_acked=1):
-    """`records`: in the order of offsets within each partition. `complete`: they were read to the end, with nothing pending."""
+    """`records`: in the order of offsets within each partition. `complete`: read to the end, with nothing pending."""
     records = list(records)
     verdict = Verdict(whole)
     verdict.records, verdict.attempts = len(records), sum(history.outcomes.values())
@@ -168,7 +171,7 @@ def check(history, records, dedupe=False, whole=False, complete=True, min_acked=
     _check_keys(history, records, places, verdict)
     verdict.acked = sum(event.ok > 0 for event in history.events.values())
     if verdict.acked < min_acked:
-        verdict.problems.append(f"only {verdict.acked} events were acknowledged, {min_acked} are needed to conclude anything")
+        verdict.problems.append(f"only {verdict.acked} events were acknowledged, {min_acked} are needed")
     if not complete:
         verdict.problems.append("the topics were not read to the end")
     return verdict
@@ -244,7 +247,7 @@ def _judge_event(event_id, event, places, verdict, dedupe, complete):
 
 
 def _check_keys(history, records, places, verdict):
-    """With at most one event of a key outstanding: the acknowledged copy of an event lies before any copy of a later one."""
+    """At most one event of a key was outstanding: the acknowledged copy of one lies before any copy of a later one."""
     keys = defaultdict(list)
     for event_id, event in history.events.items():
         if event.ordered and event.ok and event.found:
@@ -257,6 +260,7 @@ def _check_keys(history, records, places, verdict):
         before = -1
         for _seq, first, acked, event_id in events:
             if first < before:
-                verdict.add("reordered", f"key {key}: {event_id} at {topic}[{partition}]@{records[first].offset} before "
-                                         f"{records[before].event_id} at @{records[before].offset}")
+                here, there = records[first], records[before]
+                verdict.add("reordered", f"key {key} in {topic}[{partition}]: {event_id} at {here.offset} before "
+                                         f"{there.event_id} at {there.offset}")
             before = max(before, acked)

@@ -55,9 +55,9 @@ def parse(lines):
                 raise CutError(f"{count} records, but the last line says {int(column[1])}")
             ended = True
             continue
-        yield Record(column[0].decode(), int(column[1]), int(column[2]), int(column[3]), _text(column[4]), _text(column[5]),
-                     _text(column[6]), _number(column[7]), _number(column[8]),
-                     [_unescape(each) for each in column[9:]] if len(column) > 9 else [])
+        yield Record(column[0].decode(), int(column[1]), int(column[2]), int(column[3]), _text(column[4]),
+                     _text(column[5]), _text(column[6]), _number(column[7]), _number(column[8]),
+                     [_unescape(each) for each in column[9:]])
         count += 1
     if not ended:
         raise CutError(f"the output ends after {count} records without its last line")

@@ -354,7 +354,7 @@ static void parse(struct reader *reader, int argc, char **argv)
             reader->brokers = optarg;
             break;
         case TIMEOUT:
-            reader->timeout_s = atoi(optarg);
+            reader->timeout_s = (int)strtol(optarg, NULL, 10);
             break;
         case VALUES:
             reader->values = true;

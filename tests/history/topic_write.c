@@ -70,7 +70,7 @@ static void put(rd_kafka_t *handle, char **column)
 {
     size_t key_length = strlen(column[3]);
     rd_kafka_resp_err_t error = rd_kafka_producev(
-        handle, RD_KAFKA_V_TOPIC(column[1]), RD_KAFKA_V_PARTITION(atoi(column[2])),
+        handle, RD_KAFKA_V_TOPIC(column[1]), RD_KAFKA_V_PARTITION((int32_t)strtol(column[2], NULL, 10)),
         RD_KAFKA_V_KEY(key_length == 0 ? NULL : column[3], key_length), RD_KAFKA_V_VALUE(column[7], strlen(column[7])),
         RD_KAFKA_V_HEADER("event_id", column[4], -1), RD_KAFKA_V_HEADER("sluice-stream", column[5], -1),
         RD_KAFKA_V_HEADER("sluice-seq", column[6], -1), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);

@@ -16,7 +16,7 @@ def _state(kafka, node):
 
 
 def _through_a_fault(scene, apply, seconds):
-    """Load at level disk through a fault of so many seconds: acknowledgements go on, and all of it arrives exactly once."""
+    """Load at level disk through so many seconds of a fault: acknowledgements go on, all of it arrives exactly once."""
     gateway = scene.gateway.start()
     scene.load(*SINGLES), scene.load(*BATCHES)
     until(lambda: gateway.accepted() > 5000, "no load arrives")
@@ -31,7 +31,8 @@ def _through_a_fault(scene, apply, seconds):
     each_second = history.oks_by_window(start_ns, end_ns)
     note(f"{seconds} s of fault: {sum(each_second)} acknowledged, {each_second.count(0)} seconds without any, "
          f"{pending} pending at its end")
-    expect(all(history.oks_by_window(start_ns, end_ns, FLOW_WINDOW_S)), f"no acknowledgement in {FLOW_WINDOW_S} s of the fault")
+    expect(all(history.oks_by_window(start_ns, end_ns, FLOW_WINDOW_S)),
+           f"no acknowledgement in {FLOW_WINDOW_S} s of the fault")
 
 
 def broker_kill(stand):
@@ -66,7 +67,7 @@ def all_brokers_down(stand):
 
 
 def all_brokers_frozen(stand):
-    """SIGSTOP of all three for longer than a transaction may last (15 s), under load: its outcome is unknown, then an abort."""
+    """SIGSTOP of all three for longer than a transaction may last (15 s): its outcome is unknown, then an abort."""
     with stand.scene("all-frozen") as scene:
         def apply():
             for node in stand.kafka.nodes:
@@ -75,7 +76,7 @@ def all_brokers_frozen(stand):
 
 
 def ack_kafka(stand):
-    """Level kafka: an answer comes after the commit; without brokers it is 503, and what was answered before is there."""
+    """Level kafka: an answer comes after the commit, without brokers 503; what was answered before is there."""
     with stand.scene("ack-kafka", sources={"payments": {"ack": "kafka", "ack_timeout": "2s"}}) as scene:
         gateway, client = scene.gateway.start(), scene.client()
         status, _headers, answer = client.post("payments", client.make())
@@ -89,7 +90,8 @@ def ack_kafka(stand):
             status, headers, answer = client.post("payments", client.make())
             expect(status == 503, f"{status} {answer} with all brokers frozen")
             expect("retry-after" in headers, f"503 without Retry-After: {headers}")
-            expect(headers.get("content-type", "").startswith("application/problem+json"), f"503 is {headers.get('content-type')}")
+            kind = headers.get("content-type", "")
+            expect(kind.startswith("application/problem+json"), f"503 is {kind}")
         # What is not answered 200 any more must not look ready to the balancer either: no other source is there.
         until(lambda: gateway.ready_status() == 503, "/readyz stays 200 although nothing can be acknowledged")
         thawed_ns = time.monotonic_ns()
@@ -108,14 +110,15 @@ def lanes(stand):
         gateway = scene.gateway.start()
         scene.load(*SINGLES)
         held = scene.load("-c", "1", "-m", "4", "-r", "500", source="orders")
-        until(lambda: gateway.metric("sluice_events_total", source="orders", outcome="accepted") > 1000, "orders are not accepted")
+        until(lambda: gateway.accepted("orders") > 1000, "orders are not accepted")
         held.stop()
         held.wait()
-        waiting = int(gateway.metric("sluice_events_total", source="orders", outcome="accepted"))
+        waiting = gateway.accepted("orders")
         produced = gateway.metric("sluice_produced_total", topic=topics["payments"])
         until(lambda: gateway.metric("sluice_produced_total", topic=topics["payments"]) > produced + 5000,
               lambda: f"the other lane does not flow; {gateway.lanes()}")
-        expect(gateway.pending() >= waiting, f"{gateway.pending()} events pending, {waiting} were accepted for a missing topic")
+        expect(gateway.pending() >= waiting,
+               f"{gateway.pending()} events pending, {waiting} were accepted for a missing topic")
         until(lambda: gateway.metric("sluice_lane_state", lane="side", state="held") == 1,
               lambda: f"the lane is not called held; {gateway.lanes()}")
         gateway.kill()  # and the held lane of an older stream must not hold up the new one of the other

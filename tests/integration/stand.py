@@ -1,7 +1,7 @@
-"""What every scenario stands on: three real brokers, shared by all of one run; a gateway, topics and histories of its own.
+"""What every scenario stands on: three real brokers, shared by all of one run; a gateway, topics, histories of its own.
 
 The end of a scenario is the same for all of them (Scene.settle): faults are healed, the gateway drains until nothing is
-pending, the sums of DESIGN.md 1.5 hold, it stops with code 0, and the topics, read to their proven end, are compared with
+pending, the conservation sums hold, it stops with code 0, and the topics, read to their proven end, are compared with
 the histories.
 """
 
@@ -23,6 +23,7 @@ class Stand:
     def __init__(self, long=False, keep=False, binary=None):
         self.build, default = environment_build()
         self.binary = binary or default
+        self.reader = pathlib.Path(self.build) / "tests" / "history" / "topic_read"
         self.long, self.keep = long, keep
         self.kafka = None
         self.home = pathlib.Path(temporary_directory("scenario"))
@@ -79,8 +80,8 @@ class Scene:
     def load(self, *options, source="payments"):
         """The load client, ordered and retrying, until it is stopped; a history of its own."""
         history = self.home / f"load-{len(self.loads)}.history"
-        load = Load(self.stand.build, self.gateway.url(source), history, "--ordered", "--retry", "--retry-for", "120", "-k",
-                    "400", "-t", "3600", *options)
+        load = Load(self.stand.build, self.gateway.url(source), history, "--ordered", "--retry", "--retry-for", "120",
+                    "-k", "400", "-t", "3600", *options)
         self.loads.append(load)
         return load
 
@@ -117,16 +118,17 @@ class Scene:
         history = self.histories()
         started = time.monotonic()
         found = records.read(self.kafka.bootstrap, self.topics, 300, missing_ok=True,
-                             reader=pathlib.Path(self.stand.build) / "tests" / "history" / "topic_read")
+                             reader=self.stand.reader)
         verdict = checker.check(history, found, whole=whole, min_acked=min_acked)
-        note(f"{verdict.line()} records={verdict.records} streams={verdict.streams} read in {time.monotonic() - started:.1f} s")
+        note(f"{verdict.line()} records={verdict.records} streams={verdict.streams}, "
+             f"read in {time.monotonic() - started:.1f} s")
         if not verdict.passed:
             raise Failure(f"{verdict.line()}: {verdict.why()}")
         return verdict, history
 
     def records(self, *topics, values=False):
-        return records.read(self.kafka.bootstrap, topics or self.topics, 120, values=values, headers=True, missing_ok=True,
-                            reader=pathlib.Path(self.stand.build) / "tests" / "history" / "topic_read")
+        return records.read(self.kafka.bootstrap, topics or self.topics, 120, values=values, headers=True,
+                            missing_ok=True, reader=self.stand.reader)
 
     def close(self):
         for each in (*self.loads, *self.clients):
@@ -143,7 +145,7 @@ def main(scenarios, description):
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("scenario", nargs="*", help=f"default: all of {', '.join(scenarios)}")
-    parser.add_argument("--long", action="store_true", help="the forms that issue and drills state, instead of those of ./test")
+    parser.add_argument("--long", action="store_true", help="longer faults, more kills, more data")
     parser.add_argument("--keep", action="store_true", help="leave spools, logs and histories behind")
     parser.add_argument("--sluice", help="the gateway (default: $SLUICE_BINARY, build-test/sluice)")
     arguments = parser.parse_args()

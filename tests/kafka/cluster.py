@@ -19,13 +19,14 @@ class ClusterError(Exception):
 
 
 class Cluster:
-    def __init__(self, brokers=3, heap=400, directory=None, properties=None, detached=False, keep=False, start_timeout_s=90):
-        """`heap` in MiB a broker. `detached`: outlives this process, until down(). `keep`: leaves logs and data behind."""
+    def __init__(self, brokers=3, heap=400, directory=None, properties=None, detached=False, keep=False,
+                 start_timeout_s=90):
+        """`heap`: MiB a broker. `detached`: outlives this process, until down(). `keep`: logs and data stay."""
         dist.libraries()
         self.directory = pathlib.Path(directory or temporary_directory("kafka"))
         self.directory.mkdir(parents=True, exist_ok=True)
-        order = {"brokers": brokers, "heap": heap, "properties": properties or {}, "lifeline": not detached, "keep": keep,
-                 "start_timeout_s": start_timeout_s}
+        order = {"brokers": brokers, "heap": heap, "properties": properties or {}, "lifeline": not detached,
+                 "keep": keep, "start_timeout_s": start_timeout_s}
         error_log = subprocess.DEVNULL if detached else None
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tests.kafka.supervisor", str(self.directory)], cwd=ROOT, text=True,
@@ -176,7 +177,7 @@ class Cluster:
                 topic = wire.metadata((each["host"], each["port"]), [name], timeout_s=3)["topics"][name]
             except (wire.WireError, KeyError):
                 return False
-            if topic["error"] or len(topic["partitions"]) != partitions or any(p["leader"] < 0 for p in topic["partitions"]):
+            if topic["error"] or sum(found["leader"] >= 0 for found in topic["partitions"]) != partitions:
                 return False
         return True
 

@@ -1,7 +1,7 @@
 """Apache Kafka's jars, from Maven Central into a cache outside the tree, once for all checkouts of this user.
 
-The cache directory is named after the pom's digest, so that a changed pom never meets old jars. It is filled under a lock
-and appears by rename: whoever sees it sees all of it.
+The cache directory is named after the pom's digest, so that a changed pom never meets old jars. It is filled under a
+lock and appears by rename: whoever sees it sees all of it.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ def java():
 
 
 def libraries():
-    """The directory with the jars; resolves them first when they are not there. A minute at most on a usual connection."""
+    """The directory with the jars; resolves them first when they are not there, which takes a minute at most."""
     digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     target = cache_root() / f"kafka-{version()}-{digest}"
     if target.is_dir():

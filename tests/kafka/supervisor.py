@@ -1,11 +1,11 @@
 """The process that owns the brokers of one cluster: `python3 -m tests.kafka.supervisor DIR` with a request on stdin.
 
-Happy path: reads its order (JSON, one line) from stdin, formats the storage, starts the brokers, waits until each of them
-sees all others, writes DIR/cluster.json, then serves one-line JSON requests on the socket DIR/control.
+Happy path: reads its order (JSON, one line) from stdin, formats the storage, starts the brokers, waits until each of
+them sees all others, writes DIR/cluster.json, then serves one-line JSON requests on the socket DIR/control.
 
 How it ends: a `down` request, SIGTERM, or, when the order says so, end of file on stdin, which is how the death of
-whoever started it is noticed, kill -9 included. It kills its brokers (frozen ones too) and removes DIR. Should it be killed
-itself, PDEATHSIG takes the brokers along; DIR is then left.
+whoever started it is noticed, kill -9 included. It kills its brokers (frozen ones too) and removes DIR. Should it be
+killed itself, PDEATHSIG takes the brokers along; DIR is then left.
 """
 
 import ctypes
@@ -101,7 +101,8 @@ class Broker:
                             str(self.directory / "server.properties"), heap=64)
         command[1:1] = ["-XX:TieredStopAtLevel=1"]
         with open(self.directory / "format.log", "wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                    preexec_fn=_die_with_parent)
 
     def start(self):
         if self.state == "running":
@@ -160,7 +161,7 @@ class Supervisor:
         self.wait_whole(self.order["start_timeout_s"])
 
     def wait_whole(self, timeout_s):
-        """Until every broker sees all brokers, and transactions have a coordinator (whose topic the first question creates)."""
+        """Until every broker sees all of them, and transactions have a coordinator (asking creates its topic)."""
         end = time.monotonic() + timeout_s
         while True:
             lacking = self.whole()

@@ -13,8 +13,9 @@ CREATE_TOPICS, DELETE_TOPICS, CREATE_PARTITIONS, INCREMENTAL_ALTER_CONFIGS = 19,
 
 ERRORS = {
     3: "UNKNOWN_TOPIC_OR_PARTITION", 5: "LEADER_NOT_AVAILABLE", 6: "NOT_LEADER_OR_FOLLOWER", 7: "REQUEST_TIMED_OUT",
-    14: "COORDINATOR_LOAD_IN_PROGRESS", 15: "COORDINATOR_NOT_AVAILABLE", 17: "INVALID_TOPIC", 36: "TOPIC_ALREADY_EXISTS",
-    38: "INVALID_REPLICATION_FACTOR", 40: "INVALID_CONFIG", 41: "NOT_CONTROLLER", 44: "POLICY_VIOLATION",
+    14: "COORDINATOR_LOAD_IN_PROGRESS", 15: "COORDINATOR_NOT_AVAILABLE", 17: "INVALID_TOPIC",
+    36: "TOPIC_ALREADY_EXISTS", 38: "INVALID_REPLICATION_FACTOR", 40: "INVALID_CONFIG", 41: "NOT_CONTROLLER",
+    44: "POLICY_VIOLATION",
 }
 
 
@@ -99,7 +100,7 @@ def _name(code):
 
 
 def metadata(address, topics=None, timeout_s=5.0):
-    """{'brokers': {id: (host, port)}, 'cluster': id, 'topics': {name: {'error', 'partitions': [{...}]}}}; None = all topics."""
+    """{'brokers': {id: (host, port)}, 'cluster': id, 'topics': {name: {'error', 'partitions': [...]}}}; None: all."""
     names = struct.pack(">i", -1) if topics is None else _array([_string(name) for name in topics])
     reader = call(address, METADATA, 5, names + b"\0", timeout_s)
     reader.i32()
@@ -182,7 +183,7 @@ def create_partitions(address, name, count, timeout_s=20.0):
 
 def alter_topic(address, name, config, timeout_s=20.0):
     """Sets topic settings; a value of None resets one to the broker's default."""
-    changes = [_string(key) + struct.pack(">b", 1 if value is None else 0) + _string(None if value is None else str(value))
+    changes = [_string(key) + (b"\1" + _string(None) if value is None else b"\0" + _string(str(value)))
                for key, value in config.items()]
     resource = struct.pack(">b", 2) + _string(name) + _array(changes)
     reader = call(address, INCREMENTAL_ALTER_CONFIGS, 0, _array([resource]) + b"\0", timeout_s)
@@ -198,7 +199,7 @@ def alter_topic(address, name, config, timeout_s=20.0):
 def first_answer(addresses, deadline_s, request):
     """Runs request(address) on one broker after another until one answers with success; the last error at the deadline.
 
-    An error that will not go away by asking elsewhere (a topic that exists already, a wrong setting) is raised at once."""
+    An error that asking elsewhere does not change (a topic that exists already, a wrong setting) is raised at once."""
     final = {17, 36, 38, 40, 44}
     end = time.monotonic() + deadline_s
     while True:

@@ -1,4 +1,6 @@
-"""Clients that remember what they were told: the load client, and a small one for single requests. Both write bench/history.h."""
+"""Clients that remember what they were told: the load client, and a small one for single requests.
+
+Both write histories as bench/history.h describes them."""
 
 import base64
 import http.client
@@ -34,8 +36,8 @@ class Load:
     def __init__(self, build, url, history, *options):
         self.history, self.lines_path, self.summary = history, f"{history}.lines", None
         with open(self.lines_path, "wb") as lines:
-            self.process = processes.spawn([f"{build}/bench/sluice-load", "--history", history, "--interval", "1", *options, url],
-                                           stdout=subprocess.PIPE, stderr=lines)
+            command = [f"{build}/bench/sluice-load", "--history", history, "--interval", "1", *options, url]
+            self.process = processes.spawn(command, stdout=subprocess.PIPE, stderr=lines)
 
     @property
     def running(self):
@@ -103,7 +105,8 @@ class Client:
                 self._connection = http.client.HTTPConnection("127.0.0.1", self.gateway.ingest_port, timeout=timeout_s)
                 self._connection.connect()
                 cause = "lost"
-            self._connection.request("POST", f"/v1/events/{source}", event["body"], {"content-type": "application/json"})
+            self._connection.request("POST", f"/v1/events/{source}", event["body"],
+                                     {"content-type": "application/json"})
             response = self._connection.getresponse()
             raw = response.read()
             status, headers = response.status, {name.lower(): value for name, value in response.getheaders()}
@@ -116,8 +119,8 @@ class Client:
 
     def _remember(self, event, started, status, cause, answer):
         outcome = "ok" if 200 <= status < 300 else "fail" if 400 <= status < 500 else "unknown"
-        row = {"id": event["id"], "k": event["key"], "s": event["seq"], "c": event["crc"], "a": event["attempt"], "t0": started,
-               "t1": time.monotonic_ns(), "o": outcome, "st": status, "i": 0, "n": 1}
+        row = {"id": event["id"], "k": event["key"], "s": event["seq"], "c": event["crc"], "a": event["attempt"],
+               "t0": started, "t1": time.monotonic_ns(), "o": outcome, "st": status, "i": 0, "n": 1}
         if status == 0:
             row["e"] = cause
         if outcome == "ok":
@@ -137,7 +140,8 @@ class Client:
         self.disconnect()
         if self._file.closed:
             return
-        fates = ["acked" if "ok" in found else "open" if "unknown" in found else "refused" for found in self.ids.values()]
+        fates = ["acked" if "ok" in found else "open" if "unknown" in found else "refused"
+                 for found in self.ids.values()]
         self._line({"end": True, **self.totals, "events": len(fates),
                     **{fate: fates.count(fate) for fate in ("acked", "refused", "open")}})
         self._file.close()

@@ -91,8 +91,8 @@ class Gateway:
             raise Failure("the gateway runs already")
         with open(self.log_path, "ab") as log:
             self.exec_ns = time.monotonic_ns()
-            self.process = processes.spawn([self.binary, "serve", "-c", self.home / "gateway.yaml"], stdout=log, stderr=log,
-                                           env={**os.environ, **self.environment})
+            self.process = processes.spawn([self.binary, "serve", "-c", self.home / "gateway.yaml"], stdout=log,
+                                           stderr=log, env={**os.environ, **self.environment})
         if wait:
             self.wait_ready(timeout_s)
         return self
@@ -174,8 +174,10 @@ class Gateway:
         except OSError:
             return 0
 
-    def accepted(self):
-        return int(self.metric("sluice_events_total", outcome="accepted"))
+    def accepted(self, source=None):
+        """Events of one source, or of all, since the last start."""
+        only = {"source": source} if source else {}
+        return int(self.metric("sluice_events_total", outcome="accepted", **only))
 
     def metrics(self):
         """{name: {frozenset of (label, value): number}}."""

@@ -28,9 +28,9 @@ def temporary_directory(prefix):
 class ReservedPort:
     """A loopback port that the kernel picked and that stays ours while its user is dead.
 
-    The socket is bound but never listens: with SO_REUSEADDR (as the JVM sets) or SO_REUSEPORT (as a server with a listener a
-    thread does) on both sides the user may bind and listen beside it, a connection attempt meanwhile is refused as by a
-    dead server, and the kernel gives the port to nobody else."""
+    The socket is bound but never listens: with SO_REUSEADDR (as the JVM sets) or SO_REUSEPORT (as a server with a
+    listener a thread does) on both sides the user may bind and listen beside it, a connection attempt meanwhile is
+    refused as by a dead server, and the kernel gives the port to nobody else."""
 
     def __init__(self, host="127.0.0.1"):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -14,7 +14,8 @@ def _die_with_parent():
 
 def spawn(command, **options):
     """Popen whose child is killed when this process dies. From the main thread only: the kernel watches the thread."""
-    return subprocess.Popen([str(word) for word in command], preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL, **options)
+    return subprocess.Popen([str(word) for word in command], preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL,
+                            **options)
 
 
 def resident_kib(pid, what="RssAnon"):

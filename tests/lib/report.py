@@ -1,4 +1,4 @@
-"""The runner's protocol for scenarios: `ok NAME`, `not ok NAME - why`, `skip NAME - reason`, one line each (tests/suites)."""
+"""The runner's protocol (tests/suites): `ok NAME`, `not ok NAME - why`, `skip NAME - reason`, a line each."""
 
 import sys
 import time
@@ -38,8 +38,8 @@ def run(name, scenario):
     except Exception as error:  # whatever it is, the other scenarios still run
         if not isinstance(error, Failure):
             traceback.print_exc(file=sys.stdout)
-        print(f"not ok {name} - {one_line(error if isinstance(error, Failure) else f'{type(error).__name__}: {error}')}",
-              flush=True)
+        why = error if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+        print(f"not ok {name} - {one_line(why)}", flush=True)
         return False
     print(f"ok {name} - {time.monotonic() - started:.0f} s", flush=True)
     return True

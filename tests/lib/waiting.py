@@ -8,7 +8,7 @@ class Late(Exception):
 
 
 def until(condition, what, timeout_s=60, pause_s=0.05):
-    """Calls condition() until it returns something true, and returns that. `what` may be a function that tells the state."""
+    """Calls condition() until it returns something true, and returns that. `what` may be a function."""
     end = time.monotonic() + timeout_s
     while True:
         found = condition()
