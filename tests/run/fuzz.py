@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Runs every libFuzzer target of the build directory (SLUICE_BUILD) for a bounded number of runs, from its corpus.
 
-A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus, if any, is a directory NAME or
-fuzz_NAME below tests/fuzz/ (tests/fuzz/corpus/NAME, tests/fuzz/NAME). Runs are counted, not timed, and the seed is fixed, so
+A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs are counted, not timed, and the seed is fixed, so
 that the same tree gives the same verdict; FUZZ_RUNS and FUZZ_SEED change both. An input that breaks a target stays in
 build-fuzz/crashes/, with the line that repeats it.
 """
@@ -27,10 +26,8 @@ def targets():
 
 
 def corpora(name):
-    short = name.removeprefix("fuzz_")
-    fuzz = ROOT / "tests" / "fuzz"
-    return [folder for folder in (fuzz / "corpus" / short, fuzz / "corpus" / name, fuzz / short, fuzz / name)
-            if folder.is_dir()]
+    corpus = ROOT / "tests" / "fuzz" / name.removeprefix("fuzz_") / "corpus"
+    return [corpus] if corpus.is_dir() else []
 
 
 def run(target):

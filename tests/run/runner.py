@@ -242,8 +242,10 @@ class Runner:
         build = ROOT / section["build"]
         records = build / "meson-logs" / f"{name}.json"
         records.unlink(missing_ok=True)
-        command = ["meson", "test", "-C", str(build), "--no-rebuild", "--suite", section.get("suite", name),
-                   "--logbase", name, "--num-processes", str(max(1, os.cpu_count() or 1))]
+        named = [word for suite in section.get("only", "").split() for word in ("--suite", suite)]
+        named += [word for suite in section.get("except", "").split() for word in ("--no-suite", suite)]
+        command = ["meson", "test", "-C", str(build), "--no-rebuild", *named, "--logbase", name,
+                   "--num-processes", str(max(1, os.cpu_count() or 1))]
         # GCC 12's ThreadSanitizer cannot start where the kernel randomises mappings with more than 28 bits.
         if "thread" in self.suites.builds[section["build"]].get("options", "") and can_fix_addresses():
             command = ["setarch", "-R", *command]
