@@ -55,6 +55,7 @@ static const char usage[] =
     "      --drain S         for what is outstanding when sending has stopped (15; --retry: as --retry-for)\n"
     "      --wait S          for the first connection (10)\n"
     "      --interval S      print a JSON line every S seconds to stderr\n"
+    "      --print-event     print one such event and exit (a body for h2load)\n"
     "The summary is one JSON object on stdout. Exit: 0, 2 usage, 3 no 2xx at all, 1 anything else.\n";
 
 // ---- options
@@ -70,7 +71,8 @@ enum {
     OPT_TIMEOUT,
     OPT_DRAIN,
     OPT_WAIT,
-    OPT_INTERVAL
+    OPT_INTERVAL,
+    OPT_PRINT_EVENT
 };
 static const struct option long_options[] = {
     {"connections", required_argument, NULL, 'c'},
@@ -94,6 +96,7 @@ static const struct option long_options[] = {
     {"drain", required_argument, NULL, OPT_DRAIN},
     {"wait", required_argument, NULL, OPT_WAIT},
     {"interval", required_argument, NULL, OPT_INTERVAL},
+    {"print-event", no_argument, NULL, OPT_PRINT_EVENT},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -288,6 +291,18 @@ static bool complete_options(struct load_options *options)
     return good;
 }
 
+_Noreturn static void print_event(const struct load_options *options)
+{
+    struct payload_set *set = payload_set_new(options->event_bytes, options->run != NULL ? options->run : "sample", 1);
+    uint8_t *event = (uint8_t *)malloc(options->event_bytes);
+    sl_assert(set != NULL && event != NULL);
+    payload_write(set, &(struct payload_event){.seq = 1, .wall_ns = sl_wall_ns()}, event);
+    bool good = fwrite(event, options->event_bytes, 1, stdout) == 1 && fflush(stdout) == 0;
+    free(event);
+    payload_set_free(set);
+    exit(good ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
 static bool parse_options(struct load_options *options, int argc, char **argv)
 {
     *options = (struct load_options){
@@ -308,6 +323,8 @@ static bool parse_options(struct load_options *options, int argc, char **argv)
             fputs(usage, stdout);
             exit(EXIT_SUCCESS);
         }
+        if (option == OPT_PRINT_EVENT)
+            print_event(options);
         if (!take_option(options, option, optarg))
             return false;
     }
