@@ -12,6 +12,8 @@ static struct config_arena *kept(const struct config_place *place)
 
 void config_store(const struct config_key *key, void *base, uint64_t value)
 {
+    if (key->width == 0)
+        return;
     unsigned char *at = (unsigned char *)base + key->offset;
     sl_assert(key->width <= sizeof(value) && (key->width == sizeof(value) || value >> (8 * key->width) == 0));
     memcpy(at, &value, key->width); // little-endian, as base/cursor.h insists
@@ -137,7 +139,7 @@ static void apply_word(const struct config_place *place, const struct config_nod
             if (word->unsupported)
                 config_error(place->load, place->file, node->line, "%s: %s is not supported by this version",
                              place->key->path, word->word);
-            else if (place->key->width > 0)
+            else
                 config_store(place->key, place->base, (uint64_t)word->value);
             return;
         }

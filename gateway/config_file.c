@@ -27,11 +27,13 @@ static char *slurp(const char *path, size_t most, bool regular, size_t *length, 
         sl_fail(err, SL_E_CONFIG, "is %s", S_ISDIR(status.st_mode) ? "a directory" : "not a regular file");
         goto opened;
     }
-    bytes = malloc(most + 1);
+    // One byte more than the file is said to have, so that the end is seen; a pipe says 0.
+    size_t room = status.st_size > 0 && (size_t)status.st_size < most ? (size_t)status.st_size + 1 : most + 1;
+    bytes = malloc(room + 1);
     sl_assert(bytes != NULL);
     size_t filled = 0;
-    while (filled <= most) {
-        ssize_t got = read(fd, bytes + filled, most + 1 - filled);
+    while (filled < room) {
+        ssize_t got = read(fd, bytes + filled, room - filled);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
@@ -44,6 +46,10 @@ static char *slurp(const char *path, size_t most, bool regular, size_t *length, 
     }
     if (filled > most) {
         sl_fail(err, SL_E_CONFIG, "is larger than %zu KiB", most / 1024);
+        goto allocated;
+    }
+    if (filled == room) {
+        sl_fail(err, SL_E_CONFIG, "is being written to");
         goto allocated;
     }
     bytes[filled] = '\0';

@@ -11,6 +11,7 @@
 #define SLUICE_GATEWAY_CONFIG_INTERNAL_H
 
 #include "gateway/config.h"
+#include "gateway/json.h"
 
 #include <stdatomic.h>
 
@@ -211,7 +212,7 @@ struct config_place {
 void config_apply(const struct config_place *place, const struct config_node *node);
 // The same for a default; a wrong default is a bug (sl_assert).
 void config_apply_default(const struct config_place *place);
-void config_store(const struct config_key *key, void *base, uint64_t value);
+void config_store(const struct config_key *key, void *base, uint64_t value); // nothing when the row's width is 0
 uint64_t config_fetch(const struct config_key *key, const void *base);
 
 // The values with a shape of their own (config_kafka.c, config_apply.c, config_source.c).

@@ -26,9 +26,14 @@ static void add(struct config_load *load, const struct config_file *file, int li
         sl_assert(load->problems != NULL);
     }
     struct config_problem *problem = &load->problems[load->problem_count];
+    const struct config_problem *last = load->problem_count == 0 ? NULL : problem - 1;
     *problem = (struct config_problem){.file = file, .line = line, .warning = warning, .order = load->problem_count};
     sl_assert(vasprintf(&problem->text, format, args) >= 0);
-    load->problem_count++;
+    // A line full of aliases is said once.
+    if (last != NULL && last->file == file && last->line == line && strcmp(last->text, problem->text) == 0)
+        free(problem->text);
+    else
+        load->problem_count++;
 }
 
 void config_error(struct config_load *load, const struct config_file *file, int line, const char *format, ...)

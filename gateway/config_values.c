@@ -87,8 +87,10 @@ const char *config_size_text(char out[CONFIG_NUMBER_SIZE], uint64_t bytes)
 
 const char *config_duration_text(char out[CONFIG_NUMBER_SIZE], uint64_t ns)
 {
-    if (ns == 0)
-        return strcpy(out, "0");
+    if (ns == 0) {
+        snprintf(out, CONFIG_NUMBER_SIZE, "0");
+        return out;
+    }
     size_t unit = COUNT_OF(duration_units);
     while (unit > 1 && ns % duration_units[unit - 1].factor != 0)
         unit--;
@@ -181,7 +183,8 @@ const char *config_brokers_fault(const char *text)
     }
 }
 
-// Edits between two short words: insertion, deletion, change, swap of neighbours (optimal string alignment).
+// Edits, but for upper and lower case, between two short words: insertion, deletion, change, swap of neighbours
+// (optimal string alignment).
 static size_t distance(const char *a, size_t a_length, const char *b, size_t b_length)
 {
     enum { MOST = 64 };
@@ -212,17 +215,21 @@ static size_t distance(const char *a, size_t a_length, const char *b, size_t b_l
 const char *config_nearest(const char *text, const char *const *words, size_t count)
 {
     size_t length = strlen(text);
-    size_t most = length <= 3 ? 1 : length <= 7 ? 2 : 3;
+    size_t most = length <= 5 ? 1 : length <= 8 ? 2 : 3;
     const char *best = NULL;
     for (size_t i = 0; i < count; i++) {
         size_t edits = distance(text, length, words[i], strlen(words[i]));
-        if (edits <= most && edits < strlen(words[i])) {
+        if (edits <= most && edits < length && edits < strlen(words[i])) {
             most = edits == 0 ? 0 : edits - 1; // strictly nearer from here on
             best = words[i];
             if (edits == 0)
                 break;
         }
     }
+    // segment_size for segment.
+    for (size_t i = 0; best == NULL && i < count; i++)
+        if (strlen(words[i]) >= 4 && strncasecmp(text, words[i], strlen(words[i])) == 0)
+            best = words[i];
     return best;
 }
 

@@ -80,7 +80,11 @@ static void report_unknown(struct walk *walk, const struct config_node *node, co
     const char *other = elsewhere(walk->schema, node->key);
     bool is_main = walk->schema == &config_schema_main;
     const struct config_schema *rest = is_main ? &config_schema_source : &config_schema_main;
-    if (near != NULL)
+    if (strchr(node->key, '.') != NULL && find_row(walk->schema, path, &index) != NULL)
+        config_error(walk->load, walk->file, node->key_line,
+                     "unknown key %s: write it as a block, %.*s: with %s inside", path, (int)strcspn(node->key, "."),
+                     node->key, strchr(node->key, '.') + 1);
+    else if (near != NULL)
         config_error(walk->load, walk->file, node->key_line, "unknown key %s: did you mean %s?", path, near);
     else if (other != NULL)
         config_error(walk->load, walk->file, node->key_line, "unknown key %s: did you mean %s?", path, other);
@@ -105,12 +109,14 @@ static void walk_block(struct walk *walk, const struct config_node *block, const
         const char *path =
             parent[0] == '\0' ? node->key : config_format(&walk->load->scratch, "%s.%s", parent, node->key);
         size_t index;
-        const struct config_key *key = find_row(walk->schema, path, &index);
+        // Dots join the names of blocks in messages; a key written with dots is something else.
+        bool dotted = strchr(node->key, '.') != NULL;
+        const struct config_key *key = dotted ? NULL : find_row(walk->schema, path, &index);
         if (key != NULL) {
             walk->lines->lines[index] = node->key_line;
             struct config_place place = {walk->load, walk->file, key, walk->base};
             config_apply(&place, node);
-        } else if (strchr(node->key, '.') != NULL || !is_block(walk->schema, path)) {
+        } else if (dotted || !is_block(walk->schema, path)) {
             report_unknown(walk, node, parent, path);
         } else if (node->kind == CONFIG_BLOCK) {
             walk_block(walk, node, path);

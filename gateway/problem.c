@@ -123,8 +123,16 @@ static size_t put_character(struct text *text, const char *at)
     return length == 0 ? 1 : length;
 }
 
-// A JSON string. When it does not fit into `most` bytes, quotes included, it is cut between characters and ends in "…".
-static void put_string(struct text *text, const char *value, size_t most)
+static void put_quoted(struct text *text, const char *value)
+{
+    put(text, "\"", 1);
+    for (const char *at = value; *at != '\0' && !text->full;)
+        at += put_character(text, at);
+    put(text, "\"", 1);
+}
+
+// The same in at most `most` bytes, quotes included: cut between characters, and then ending in "…".
+static void put_cut(struct text *text, const char *value, size_t most)
 {
     static const char cut[] = "\xe2\x80\xa6\"";
     size_t room = text->room;
@@ -133,17 +141,15 @@ static void put_string(struct text *text, const char *value, size_t most)
     put(text, "\"", 1);
     size_t fits = text->length; // the last place from which the cut end still fits
     for (const char *at = value; *at != '\0' && !text->full;) {
-        if (text->room - text->length >= sizeof(cut) - 1)
-            fits = text->length;
         at += put_character(text, at);
+        if (!text->full && text->room - text->length >= sizeof(cut) - 1)
+            fits = text->length;
     }
-    if (!text->full && text->room - text->length >= sizeof(cut) - 1)
-        fits = text->length;
     put(text, "\"", 1);
     if (text->full && text->room - fits >= sizeof(cut) - 1) {
         text->full = false;
         text->length = fits;
-        put_text(text, cut);
+        put(text, cut, sizeof(cut) - 1);
     }
     text->room = room;
 }
@@ -158,16 +164,16 @@ static void put_error(struct text *text, const struct problem_error *error, bool
     }
     if (error->pointer != NULL) {
         put_text(text, ",\"pointer\":");
-        put_string(text, error->pointer, SIZE_MAX);
+        put_quoted(text, error->pointer);
     }
     if (error->detail != NULL) {
         put_text(text, ",\"detail\":");
-        put_string(text, error->detail, SIZE_MAX);
+        put_quoted(text, error->detail);
     }
     put_text(text, "}");
 }
 
-// Whether a string would come through put_string whole is known only afterwards: an entry is kept when it is uncut.
+// As many as fit whole; returns how many.
 static size_t put_errors(struct text *text, const struct problem *problem)
 {
     size_t written = 0;
@@ -199,7 +205,7 @@ size_t problem_write(char *out, size_t size, const struct problem *problem)
     size_t before = text.length;
     if (problem->detail != NULL) {
         put_text(&text, ",\"detail\":");
-        put_string(&text, problem->detail, problem->error_count > 0 ? size / 2 : SIZE_MAX);
+        put_cut(&text, problem->detail, problem->error_count > 0 ? size / 2 : SIZE_MAX);
         if (text.full) {
             text.length = before;
             text.full = false;
