@@ -2,7 +2,7 @@
 """Runs every libFuzzer target of the build directory (SLUICE_BUILD) for a bounded number of runs, from its corpus.
 
 A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs are counted, not timed, and the seed is fixed, so
-that the same tree gives the same verdict; FUZZ_RUNS and FUZZ_SEED change both. An input that breaks a target stays in
+that the same tree gives the same verdict; FUZZ_RUNS, FUZZ_SEED and FUZZ_SECONDS change that. An input that breaks a target stays in
 build-fuzz/crashes/, with the line that repeats it.
 """
 import os
@@ -17,7 +17,7 @@ BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build-fuzz"))
 RUNS = int(os.environ.get("FUZZ_RUNS", "200000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 # A belt for targets that are slow under the sanitizers: then fewer runs than RUNS are made, and the verdict says how many.
-SECONDS = 60
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 INPUT_BYTES_MAX = 65536
 
 
