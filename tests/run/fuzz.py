@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs every libFuzzer target of the build directory (SLUICE_BUILD) for a bounded number of runs, from its corpus.
 
-A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs are counted, not timed, and the seed is fixed, so
-that the same tree gives the same verdict; FUZZ_RUNS, FUZZ_SEED and FUZZ_SECONDS change that. An input that breaks a target stays in
-build-fuzz/crashes/, with the line that repeats it.
+A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs are
+counted, not timed, and the seed is fixed, so that the same tree gives the same verdict; FUZZ_RUNS, FUZZ_SEED and
+FUZZ_SECONDS change that. An input that breaks a target stays in build-fuzz/crashes/, with the line that repeats it.
 """
 import os
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build-fuzz"))
 RUNS = int(os.environ.get("FUZZ_RUNS", "200000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-# A belt for targets that are slow under the sanitizers: then fewer runs than RUNS are made, and the verdict says how many.
+# A belt for targets that are slow under the sanitizers: then fewer than RUNS are made, and the verdict says how many.
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 INPUT_BYTES_MAX = 65536
 
@@ -35,8 +35,8 @@ def run(target):
     crashes.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as fresh:
         # The first directory takes what is new; the tree's corpora are only read.
-        command = [target, f"-runs={RUNS}", f"-max_total_time={SECONDS}", f"-seed={SEED}", f"-max_len={INPUT_BYTES_MAX}",
-                   "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
+        command = [target, f"-runs={RUNS}", f"-max_total_time={SECONDS}", f"-seed={SEED}",
+                   f"-max_len={INPUT_BYTES_MAX}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
                    f"-artifact_prefix={crashes}/{target.name}-", fresh, *corpora(target.name)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     output = done.stdout.decode("utf-8", "replace")
@@ -46,7 +46,9 @@ def run(target):
         return True
     print("\n".join(output.splitlines()[-60:]))
     written = re.search(r"Test unit written to (\S+)", output)
-    why = f"repeat: {os.path.relpath(target, ROOT)} {os.path.relpath(written.group(1), ROOT)}" if written else "no input kept"
+    why = "no input kept"
+    if written:
+        why = f"repeat: {os.path.relpath(target, ROOT)} {os.path.relpath(written.group(1), ROOT)}"
     print(f"not ok {target.name} - exit code {done.returncode}; {why}", flush=True)
     return False
 

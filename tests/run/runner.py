@@ -310,7 +310,7 @@ def main():
     if arguments.list:
         for name, section in suites.suites.items():
             mark = " (long)" if section.getboolean("long", False) else ""
-            print(f"{name:<12} {section['about']}{mark}")
+            print(f"{name:<14} {section['about']}{mark}")
         return 0
     names = suites.choose(arguments.suite)
     LOGS.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""unittests.py FILE...: runs Python unittest files and prints their verdicts in the runner's protocol (tests/suites)."""
+"""unittests.py FILE...: runs Python unittest files, verdicts in the runner's protocol (tests/suites)."""
 import importlib.util
 import sys
 import unittest

@@ -190,8 +190,9 @@ def internal_headers(tree):
     """a *_internal.h is its own folder's (and its tests')"""
     for path in tree.c:
         for number, own, header in includes(tree.files[path]):
-            if own and header.endswith("_internal.h") and not path.startswith((os.path.dirname(header) + "/", "tests/")):
-                yield f"{path}:{number}: {header} is internal to {os.path.dirname(header)}/"
+            folder = os.path.dirname(header)
+            if own and header.endswith("_internal.h") and not path.startswith((folder + "/", "tests/")):
+                yield f"{path}:{number}: {header} is internal to {folder}/"
 
 
 @rule
@@ -270,7 +271,7 @@ def links(tree):
     """links within the documents lead somewhere"""
     folders = {parent for path in tree.files for parent in parents(path)}
     for path in tree.markdown:
-        prose = re.sub(r"```.*?```|`[^`\n]*`", lambda m: re.sub(r"[^\n]", " ", m.group(0)), tree.files[path], flags=re.S)
+        prose = re.sub(r"```.*?```|`[^`\n]*`", blanked, tree.files[path], flags=re.DOTALL)
         for match in re.finditer(r"\]\(([^)\s]+)\)", prose):
             target, _, anchor = match.group(1).partition("#")
             if re.match(r"[a-z]+:", target):
@@ -281,6 +282,10 @@ def links(tree):
                 yield f"{path}:{number}: {match.group(1)} leads nowhere"
             elif anchor and goal.endswith(".md") and anchor not in anchors(tree.files[goal]):
                 yield f"{path}:{number}: {goal} has no heading #{anchor}"
+
+
+def blanked(match):
+    return re.sub(r"[^\n]", " ", match.group(0))
 
 
 def parents(path):

@@ -23,10 +23,11 @@ CASES = {
                         {"base/a.c": "int f(int a,\n      int b)\n{\n" + "    b++;\n" * 66 + "}\n"}),
     "open_words": ({"base/a.c": f"// {OPEN_WORD}: later\n"}, {"base/a.c": "// XXXX is not the word\n"}),
     "banned_calls": ({"base/a.c": "int f(void)\n{\n    return atoi(x);\n}\n"},
-                     {"base/a.c": '// atoi(x)\nint f(void)\n{\n    return my_atoi("atoi(", a.atoi(1), b->atoi(2));\n}\n'}),
+                     {"base/a.c": '// atoi(x)\nint f(void)\n{\n    return my_atoi("atoi(", a.atoi(1));\n}\n'}),
     "layering": ({"spool/a.c": '#include "gateway/x.h"\n', "gateway/x.h": ""},
                  {"gateway/a.c": '#include "spool/x.h"\n', "spool/x.h": ""}),
-    "internal_headers": ({"gateway/a.c": '#include "spool/x_internal.h"\n'}, {"spool/a.c": '#include "spool/x_internal.h"\n'}),
+    "internal_headers": ({"gateway/a.c": '#include "spool/x_internal.h"\n'},
+                         {"spool/a.c": '#include "spool/x_internal.h"\n'}),
     "header_guards": ({"base/a.h": "#ifndef A_H\n#define A_H\n#endif\n"},
                       {"base/a.h": "#ifndef SLUICE_BASE_A_H\n#define SLUICE_BASE_A_H\n#endif\n"}),
     "thread_notes": ({"base/a.h": "int thread;\n"}, {"base/a.h": "// Any thread.\nint a;\n"}),
@@ -34,8 +35,8 @@ CASES = {
                        {"base/a.c": "", "base/README.md": "# base\n\nInvariants:\n"}),
     "places": ({"a.txt": f"see {MACHINE_PATH}\n"}, {"a.txt": "see framework/main and /var/lib/sluice\n"}),
     "blanks": ({"base/a.c": "int a; \n"}, {"base/a.c": "int a;\n"}),
-    "links": ({"README.md": "[a](docs/no.md)\n"}, {"README.md": "# Top it\n[a](docs/a.md#one-two) [b](#top-it) [c](docs/)\n",
-                                                   "docs/a.md": "## One two\n"}),
+    "links": ({"README.md": "[a](docs/no.md)\n"},
+              {"README.md": "# Top it\n[a](docs/a.md#one-two) [b](#top-it) [c](docs/)\n", "docs/a.md": "## One two\n"}),
     "shell_scripts": ({"a.sh": "#!/bin/sh\nrm $1/*\n"}, {"a.sh": '#!/bin/sh\nrm "${1:?}"\n'}),
     "python_compiles": ({"a.py": "def\n"}, {"a.py": "a = 1\n"}),
     "executables": ({"a.sh": "#!/bin/sh\n"}, {"a.sh": "true\n"}),
@@ -69,8 +70,9 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(len(breaches("places", {"a.txt": f"deb http://{REGISTRY}/debian trixie main\n"})), 1)
 
     def test_libraries_stay_in_their_folders(self):
-        for path, header, count in (("gateway/a.c", "librdkafka/rdkafka.h", 1), ("produce/a.c", "librdkafka/rdkafka.h", 0),
-                                    ("gateway/ack.c", "h2o.h", 1), ("gateway/http_loop.c", "h2o.h", 0)):
+        kafka = "librdkafka/rdkafka.h"
+        for path, header, count in (("gateway/a.c", kafka, 1), ("produce/a.c", kafka, 0), ("gateway/ack.c", "h2o.h", 1),
+                                    ("gateway/http_loop.c", "h2o.h", 0)):
             with self.subTest(path):
                 self.assertEqual(len(breaches("layering", {path: f"#include <{header}>\n"})), count)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the house rules (rules.py) over the tree: one verdict a rule, its problems above it. Optional: names of rules."""
+"""Runs the house rules (rules.py) over the tree: one verdict a rule, its problems above. Optional: names of rules."""
 import sys
 from pathlib import Path
 
