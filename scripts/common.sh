@@ -29,17 +29,14 @@ as_root() {
 package_list() {
     local name
     for name in "$@"; do
-        sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$sluice_root/scripts/packages/$name.txt"
+        sed -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*$/d' "$sluice_root/scripts/packages/$name.txt"
     done
 }
 
 # missing_packages NAME...: those of the lists that dpkg does not report as installed. No network, no root.
 missing_packages() {
-    local package
-    package_list "$@" | while read -r package; do
-        # A virtual or renamed package is satisfied by whatever provides it; dpkg-query knows only real names.
-        if ! dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii'; then
-            printf '%s\n' "$package"
-        fi
-    done
+    local wanted installed
+    mapfile -t wanted < <(package_list "$@")
+    installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^ii  *//p')
+    printf '%s\n' "${wanted[@]}" | grep -vxF -e "$installed" || true
 }

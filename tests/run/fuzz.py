@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs every libFuzzer target of the build directory (SLUICE_BUILD) for a bounded number of runs, from its corpus.
 
-A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs are
-counted, not timed, and the seed is fixed, so that the same tree gives the same verdict; FUZZ_RUNS, FUZZ_SEED and
+A target is an executable `fuzz_NAME` below the build directory's tests/; its corpus is tests/fuzz/NAME/corpus/. Runs
+are counted, not timed, and the seed is fixed, so that the same tree gives the same verdict; FUZZ_RUNS, FUZZ_SEED and
 FUZZ_SECONDS change that. An input that breaks a target stays in build-fuzz/crashes/, with the line that repeats it.
 """
 import os
