@@ -229,42 +229,50 @@ struct answer {
     uint64_t accepted, duplicates, quarantined, first_seq, last_seq;
 };
 
-// The text after `"name":` and blanks, NULL when there is none. The answer is flat and ours; names occur once.
-static const char *find_value(const char *answer, const char *name)
+static uint64_t take_number(const char *at, bool *found)
 {
-    const char *at = strstr(answer, name);
-    if (at == NULL)
-        return NULL;
-    at += strlen(name);
-    while (*at == ' ' || *at == ':')
-        at++;
-    return at;
+    uint64_t value = 0;
+    *found = *at >= '0' && *at <= '9';
+    for (; *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (uint64_t)(*at - '0');
+    return value;
 }
 
-static uint64_t find_number(const char *answer, const char *name, bool *found)
-{
-    const char *at = find_value(answer, name);
-    *found = at != NULL && *at >= '0' && *at <= '9';
-    return *found ? strtoull(at, NULL, 10) : 0;
-}
-
+// One pass over the members of Sluice's answer, a flat object whose strings have no escapes. Names that are not looked
+// for, and anything that is not such an object, are passed over.
 static void parse_answer(struct load_request *request, struct answer *answer)
 {
     request->answer[request->answer_length] = '\0';
-    const char *text = request->answer;
-    bool found, found_last;
     *answer = (struct answer){.stream = {.bytes = "", .length = 0}};
-    answer->accepted = find_number(text, "\"accepted\"", &found);
-    answer->duplicates = find_number(text, "\"duplicates\"", &found);
-    answer->quarantined = find_number(text, "\"quarantined\"", &found);
-    answer->first_seq = find_number(text, "\"first_seq\"", &found);
-    answer->last_seq = find_number(text, "\"last_seq\"", &found_last);
-    answer->has_seqs = found && found_last;
-    const char *stream = find_value(text, "\"stream\"");
-    if (stream != NULL && *stream == '"') {
-        size_t length = strcspn(stream + 1, "\"\\");
-        answer->stream = (struct sl_span){.bytes = stream + 1, .length = length <= 128 ? length : 0};
+    bool found, found_first = false, found_last = false;
+    const char *end; // of the name: its closing quote
+    for (const char *at = request->answer; (at = strchr(at, '"')) != NULL; at = end + 1) {
+        const char *name = at + 1;
+        end = strchr(name, '"');
+        if (end == NULL)
+            break;
+        size_t length = (size_t)(end - name);
+        const char *value = end + 1 + strspn(end + 1, ": ");
+        if (*value == '"') { // a string: the next name is behind it
+            const char *text = value + 1, *close = strchr(text, '"');
+            if (close == NULL)
+                break;
+            if (length == 6 && memcmp(name, "stream", 6) == 0 && close - text <= 128)
+                answer->stream = (struct sl_span){.bytes = text, .length = (size_t)(close - text)};
+            end = close;
+        } else if (length == 8 && memcmp(name, "accepted", 8) == 0) {
+            answer->accepted = take_number(value, &found);
+        } else if (length == 10 && memcmp(name, "duplicates", 10) == 0) {
+            answer->duplicates = take_number(value, &found);
+        } else if (length == 11 && memcmp(name, "quarantined", 11) == 0) {
+            answer->quarantined = take_number(value, &found);
+        } else if (length == 9 && memcmp(name, "first_seq", 9) == 0) {
+            answer->first_seq = take_number(value, &found_first);
+        } else if (length == 8 && memcmp(name, "last_seq", 8) == 0) {
+            answer->last_seq = take_number(value, &found_last);
+        }
     }
+    answer->has_seqs = found_first && found_last;
 }
 
 static void write_history(struct load *load, const struct load_request *request, enum history_outcome outcome,
