@@ -96,9 +96,9 @@ int main(int argc, char **argv)
     int option;
     while ((option = getopt(argc, argv, "t:p:")) != -1) {
         if (option == 't')
-            loop_count = (unsigned)atoi(optarg);
+            loop_count = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 'p')
-            port = (uint16_t)atoi(optarg);
+            port = (uint16_t)strtoul(optarg, NULL, 10);
         else
             loop_count = 0;
     }

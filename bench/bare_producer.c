@@ -289,10 +289,10 @@ static bool parse(struct options *options, int argc, char **argv)
             options->transaction_ns = (int64_t)strtoull(optarg, NULL, 10) * SL_NS_PER_MS;
             break;
         case 't':
-            options->seconds = atof(optarg);
+            options->seconds = strtod(optarg, NULL);
             break;
         case 'w':
-            options->warmup_s = atof(optarg);
+            options->warmup_s = strtod(optarg, NULL);
             break;
         case 's':
             options->event_bytes = strtoul(optarg, NULL, 10);

@@ -44,9 +44,9 @@ class KafkaScenario:
         self.bench, self.arguments = bench, bench.arguments
 
     def bare(self, cluster, seconds, warm_up_s, *options):
-        run = subprocess.run([self.bench.tool("bare-producer"), "-b", cluster.bootstrap, "-T", "payments.bare", "-t",
-                              str(seconds), "-w", str(warm_up_s), *options], capture_output=True, text=True, timeout=300,
-                             check=False)
+        command = [self.bench.tool("bare-producer"), "-b", cluster.bootstrap, "-T", "payments.bare", "-t", str(seconds),
+                   "-w", str(warm_up_s), *options]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if run.returncode != 0:
             raise BenchError(f"bare-producer: exit {run.returncode}: {run.stderr.strip()[-500:]}")
         found = json.loads(run.stdout)
@@ -93,7 +93,8 @@ class KafkaScenario:
             brokers = sum(cpu_seconds(cluster.pid(node)) for node in nodes) - brokers
             after = self.bare(cluster, self.arguments.kafka_bare_seconds, 2)
         self.bench.log(f"kafka Sluice: {sluice}")
-        self.bench.runs["kafka"] = {"bare_before": before, "bare_headers": headers, "bare_after": after, "sluice": sluice}
+        self.bench.runs["kafka"] = {"bare_before": before, "bare_headers": headers, "bare_after": after,
+                                    "sluice": sluice}
         self.section(before, headers, after, sluice, brokers)
 
     def section(self, before, headers, after, sluice, brokers_cpu_s):
@@ -108,13 +109,14 @@ class KafkaScenario:
             rows.append(["Sluice, HTTP to committed", number(sluice["events_per_second"]),
                          f"{sluice['events_per_second'] / base:.2f}", number(sluice["cpu_us"], 2),
                          number(sluice["lag_half"]), number(sluice["lag_end"]), number(sluice["p99_ms"], 1)])
-            note = (f"Offered {sluice['offered']:,} events/s for {seconds} s in requests of {self.arguments.kafka_batch}; "
-                    f"most pending {number(sluice['lag_most'])}, drained {sluice['drained_s']:.1f} s after the last answer; "
+            note = (f"Offered {sluice['offered']:,} events/s for {seconds} s, {self.arguments.kafka_batch} a request; "
+                    f"most pending {number(sluice['lag_most'])}, drained {sluice['drained_s']:.1f} s after the last one; "
                     f"RssAnon {sluice['rss_anon_mib']:.0f} MiB; the three brokers used "
                     f"{brokers_cpu_s / sluice['acked'] * 1e6:.1f} µs an event. "
                     f"Goal: ratio ≥ {self.arguments.kafka_ratio}, pending at the end no more than half-way.")
         self.bench.sections.append({
-            "title": f"Into three brokers on the same {self.bench.machine['cores']} cores, lz4, replication 3", "note": note,
+            "title": f"Into three brokers on the same {self.bench.machine['cores']} cores, lz4, replication 3",
+            "note": note,
             "head": ["producer", "events/s", "ratio", "CPU µs/event", f"pending at {seconds // 2} s",
                      f"pending at {seconds} s", "p99 of the answer ms"],
             "rows": rows})

@@ -1,6 +1,7 @@
 // The parts of sluice-load. One thread, one epoll set, C connections with up to M requests in flight each.
 //
-//   load.c             options, the loop, the end of a run
+//   load.c             the loop, the end of a run
+//   load_options.c     the command line
 //   load_request.c     what is sent: events, keys, schedule, retries; what an answer means
 //   load_connection.c  how it is sent: sockets and HTTP/2 (libnghttp2)
 //   load_report.c      the JSON summary and the line a second
@@ -168,6 +169,13 @@ struct load {
     uint64_t interval_acked, interval_unknown;
     int64_t interval_end_ns;
 };
+
+// ---- load_options.c
+
+extern const char load_usage[];
+// False, with a message on stderr, when something is wrong. Ends the process itself for --help and --print-event. Texts
+// of argv are kept and partly split in place.
+bool load_options_parse(struct load_options *options, int argc, char **argv);
 
 // ---- load_request.c
 

@@ -141,7 +141,8 @@ def load(server, *options):
     """The summary and the lines of the history."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "history")
-        run = subprocess.run([LOAD, "--history", path, *options, server.url], capture_output=True, timeout=60, check=False)
+        run = subprocess.run([LOAD, "--history", path, *options, server.url], capture_output=True, timeout=60,
+                             check=False)
         with open(path, encoding="utf-8") as lines:
             history = [json.loads(line) for line in lines]
     if run.returncode not in (0, 3):

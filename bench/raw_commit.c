@@ -122,7 +122,7 @@ int main(int argc, char **argv)
         if (option == 'm')
             file.mode = optarg;
         else if (option == 't')
-            seconds = atof(optarg);
+            seconds = strtod(optarg, NULL);
         else if (option == 'j')
             json = true;
         else

@@ -8,7 +8,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -50,7 +49,7 @@ class Bench:
             raise BenchError(f"sluice-load: exit {run.returncode}: {run.stderr.strip()[-500:]}")
         summary = json.loads(run.stdout)
         if summary["acked"] != summary["events"]:
-            raise BenchError(f"{summary['events'] - summary['acked']} of {summary['events']} events were not acknowledged: "
+            raise BenchError(f"{summary['events'] - summary['acked']} of {summary['events']} events got no 2xx: "
                              f"{summary['status']} {summary['errors']} {run.stderr.strip()[-300:]}")
         return summary
 
@@ -83,8 +82,8 @@ class Bench:
         latency = summary["latency_ms"]
         return {"events_per_second": summary["events_per_second"], "cpu_us": usage.cpu_s / summary["acked"] * 1e6,
                 "rss_anon_mib": usage.rss_anon_mib, "client_cpu_us": summary["client_cpu_us_per_event"],
-                "p50_ms": latency["p50"], "p99_ms": latency["p99"], "p99_9_ms": latency["p99_9"], "max_ms": latency["max"],
-                "not_sent": summary["not_sent"]}
+                "p50_ms": latency["p50"], "p99_ms": latency["p99"], "p99_9_ms": latency["p99_9"],
+                "max_ms": latency["max"], "not_sent": summary["not_sent"]}
 
     # ---- bare h2o and Sluice, one after the other, again and again
 
@@ -120,17 +119,18 @@ class Bench:
             rate = report.median(runs, "events_per_second")
             rows.append([server, report.number(rate), f"{rate / bare:.2f}", report.spread(runs, "events_per_second"),
                          report.number(report.median(runs, "cpu_us"), 2),
-                         report.number(report.median(runs, "p50_ms"), 2), report.number(report.median(runs, "p99_ms"), 2),
+                         report.number(report.median(runs, "p50_ms"), 2),
+                         report.number(report.median(runs, "p99_ms"), 2),
                          report.number(max(run["rss_anon_mib"] for run in runs), 0)])
         self.sections.append({"title": title, "note": note, "rows": rows,
-                              "head": ["server", "events/s", "ratio", "least…most", "server CPU µs/event", "p50 ms", "p99 ms",
-                                       "RssAnon peak MiB"]})
+                              "head": ["server", "events/s", "ratio", "least…most", "server CPU µs/event", "p50 ms",
+                                       "p99 ms", "RssAnon peak MiB"]})
 
     # ---- scenarios
 
     def raw(self):
-        run = subprocess.run([self.tool("raw-commit"), "-j", "-t", str(self.arguments.raw_seconds), str(self.spool_root)],
-                             capture_output=True, text=True, check=False)
+        command = [self.tool("raw-commit"), "-j", "-t", str(self.arguments.raw_seconds), str(self.spool_root)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise BenchError(f"raw-commit: {run.stderr.strip()}")
         found = [json.loads(line) for line in run.stdout.splitlines()]
@@ -166,7 +166,8 @@ class Bench:
         self.sections.append({
             "title": f"Latency at a fixed {rate:,} single events a second",
             "note": f"`sluice-load -c64 -m10 -r{rate}`, open loop: latency from the scheduled time. Goal: p99 ≤ 5 ms.",
-            "head": ["server", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "server CPU µs/event", "not sent", "RssAnon peak MiB"],
+            "head": ["server", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "server CPU µs/event", "not sent",
+                     "RssAnon peak MiB"],
             "rows": rows})
 
     def kafka(self):
@@ -190,8 +191,8 @@ class Bench:
         self.body = str(body)
 
     def results(self):
-        settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each; {self.arguments.threads} event "
-                    f"loop(s) on either side; load generator on the same cores; frozen Kafka: {self.arguments.frozen}.")
+        settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each; {self.arguments.threads} "
+                    f"event loop(s) on either side; load generator on the same cores; frozen Kafka: {self.arguments.frozen}.")
         return {"machine": self.machine, "settings": settings, "sections": self.sections, "runs": self.runs}
 
     def run(self):
@@ -222,10 +223,12 @@ SCENARIOS = ["raw", "single", "own", "batch100", "fixed20k", "kafka"]
 
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {' '.join(SCENARIOS)}; default: all but kafka")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO",
+                        help=f"of {' '.join(SCENARIOS)}; default: all but kafka")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", help="default %(default)s")
     parser.add_argument("--sluice", type=pathlib.Path, help="the binary (BUILD/sluice)")
-    parser.add_argument("--stand-in", action="store_true", help="a second bare h2o in place of Sluice: tests the bench itself")
+    parser.add_argument("--stand-in", action="store_true",
+                        help="a second bare h2o in place of Sluice: tests the bench itself")
     parser.add_argument("--spool-dir", type=pathlib.Path, default=pathlib.Path(disk_root()) / "sluice-bench.spool",
                         help="on the disk to be measured (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
@@ -236,7 +239,8 @@ def parse():
     parser.add_argument("--frozen", choices=["listener", "brokers"], default="listener",
                         help="a listener that never answers, or three real brokers under SIGSTOP")
     parser.add_argument("--kafka-seconds", type=int, default=60, help="of load on Sluice (%(default)s)")
-    parser.add_argument("--kafka-ratio", type=float, default=0.6, help="offered, of the bare producer's rate (%(default)s)")
+    parser.add_argument("--kafka-ratio", type=float, default=0.6,
+                        help="offered, of the bare producer's rate (%(default)s)")
     parser.add_argument("--kafka-rate", type=int, help="offered, in events a second, instead")
     parser.add_argument("--kafka-batch", type=int, default=100, help="events a request (%(default)s)")
     parser.add_argument("--kafka-bare-seconds", type=int, default=20, help="of each bare producer (%(default)s)")
