@@ -1,5 +1,5 @@
-// The bytes on disk: segment header, frame, record. Pure functions from values to bytes and back; no I/O, no allocation but
-// in record_buffer. docs/disk-format.md is the prose; this header and that page change together.
+// The bytes on disk: segment header, frame, record. Pure functions from values to bytes and back; no I/O, no allocation
+// but in record_buffer. docs/disk-format.md is the prose; this header and that page change together.
 //
 //   segment = header block (4 KiB), then frames, each starting on a 4 KiB boundary and padded to it with zeros
 //   frame   = frame header (128 bytes), then the body; one frame is one group commit
@@ -20,8 +20,8 @@ enum {
     SPOOL_BLOCK = 4096,
     FRAME_HEADER_BYTES = 128,
     SPOOL_VERSION = 1,
-    SPOOL_NAME_MAX = 63,         // node and lane names
-    SPOOL_STREAM_ID_MAX = 96,    // "<node>.<counter>-<random>" with its terminator
+    SPOOL_NAME_MAX = 63,      // node and lane names
+    SPOOL_STREAM_ID_MAX = 96, // "<node>.<counter>-<random>" with its terminator
     SPOOL_LANES_MAX = 16,
     // One request is one batch and a batch is never split over frames, so this bounds a request.
     FRAME_BODY_MAX = 64 << 20,
@@ -37,10 +37,10 @@ struct segment_header {
     struct segment_uuid uuid; // random, of this file alone
     char stream[SPOOL_STREAM_ID_MAX];
     char node[SPOOL_NAME_MAX + 1];
-    uint64_t first_seq;       // of the first record that this segment can hold; seqs of a stream start at 1
-    uint64_t counter;         // of the stream: how many streams this spool directory has opened
+    uint64_t first_seq; // of the first record that this segment can hold; seqs of a stream start at 1
+    uint64_t counter;   // of the stream: how many streams this spool directory has opened
     int64_t created_wall_ns;
-    uint64_t size_bytes;      // of the file as allocated
+    uint64_t size_bytes; // of the file as allocated
     // The stream that this node wrote before, "" for none, and the last seq known of it then (a lower bound).
     char predecessor[SPOOL_STREAM_ID_MAX];
     uint64_t predecessor_seq;
@@ -52,7 +52,8 @@ struct segment_header {
 
 void segment_header_encode(const struct segment_header *header, uint8_t block[SPOOL_BLOCK]);
 // SL_E_CORRUPT with the field that is wrong.
-bool segment_header_decode(struct segment_header *header, const uint8_t block[SPOOL_BLOCK], struct sl_error *err) SL_MUST_USE;
+bool segment_header_decode(struct segment_header *header, const uint8_t block[SPOOL_BLOCK],
+                           struct sl_error *err) SL_MUST_USE;
 
 // ---- frame
 
@@ -74,8 +75,9 @@ struct frame_header {
     uint32_t previous_crc;    // header_crc of the frame before in the stream; chain
     uint32_t count;
     uint64_t first_seq;
-    uint64_t acked_through;   // highest seq that a client was told of when this frame was built: a lower bound
+    uint64_t acked_through; // highest seq that a client was told of when this frame was built: a lower bound
     int64_t written_wall_ns;
+    uint64_t offset; // of this frame in its segment: a misdirected write never verifies
     // Bytes 80..127 are zero: room for the key id, nonce and tag of encryption at rest.
 };
 
@@ -87,8 +89,14 @@ enum frame_header_state {
     FRAME_HEADER_OK,
     FRAME_HEADER_ZERO, // all 128 bytes are zero: never written
     FRAME_HEADER_BAD,  // magic, CRC, version, or a value out of range
+    // (whether the uuid and the offset are those of the place where it was found is the caller's to check)
 };
 enum frame_header_state frame_header_decode(struct frame_header *header, const uint8_t bytes[FRAME_HEADER_BYTES]);
+// Reads the fields without any check: for reports on a header that does not verify.
+void frame_header_parse(struct frame_header *header, uint16_t *version, uint16_t *reserved,
+                        const uint8_t bytes[FRAME_HEADER_BYTES]);
+// Whether all bytes are zero.
+bool spool_all_zero(const void *bytes, size_t length);
 uint32_t frame_body_seed(const struct segment_uuid *uuid);
 bool frame_body_verify(const struct frame_header *header, const void *body);
 
@@ -99,7 +107,8 @@ enum record_kind {
     RECORD_QUARANTINED = 2, // goes to <topic>.dlq with its cause in the headers
 };
 
-struct record_header_field { // a Kafka header; sluice-stream, -seq, -node and event_id are not stored: the drainer adds them
+struct record_header_field { // a Kafka header; sluice-stream, -seq, -node and event_id are not stored: the drainer adds
+                             // them
     struct sl_span name;
     struct sl_span value;
 };
@@ -107,14 +116,14 @@ enum { RECORD_HEADERS_MAX = 64 };
 
 struct record {
     enum record_kind kind;
-    uint8_t id_hash[16];     // of (source, event_id), keyed; zero in streams of version 1.0, which does not deduplicate
+    uint8_t id_hash[16]; // of (source, event_id), keyed; zero in streams of version 1.0, which does not deduplicate
     int64_t received_wall_ns;
-    uint32_t payload_crc;    // CRC32C, taken when the bytes came in
+    uint32_t payload_crc; // CRC32C, taken when the bytes came in
     struct sl_span source, lane, topic, event_id;
     bool has_key;
     struct sl_span key;
     uint32_t header_count;
-    struct sl_span headers;  // encoded; walk with record_header_next
+    struct sl_span headers; // encoded; walk with record_header_next
     struct sl_span payload;
 };
 
@@ -125,15 +134,17 @@ struct record_buffer {
     size_t capacity;
     uint32_t count;
 };
-// Appends one record. `fields` are encoded as its headers. record->payload_crc is taken as given. Lengths: source, lane ≤ 63,
-// topic ≤ 249, event_id ≤ 1024, key ≤ 64 KiB, payload < 64 MiB. False only when memory is out or a length is over (nothing appended).
+// Appends one record. `fields` are encoded as its headers. record->payload_crc is taken as given. Lengths: source, lane
+// ≤ 63, topic ≤ 249, event_id ≤ 1024, key ≤ 64 KiB, payload < 64 MiB. False only when memory is out or a length is over
+// (nothing appended).
 bool record_append(struct record_buffer *buffer, const struct record *record, const struct record_header_field *fields,
                    size_t field_count) SL_MUST_USE;
 void record_buffer_free(struct record_buffer *buffer);
 // Cuts back to an earlier length and count: how a request that fails in the middle leaves no trace.
 void record_buffer_cut(struct record_buffer *buffer, size_t length, uint32_t count);
 
-// Takes the next record from a body. False at the end (reader->failed false) and on malformed bytes (reader->failed true).
+// Takes the next record from a body. False at the end (reader->failed false) and on malformed bytes (reader->failed
+// true).
 bool record_next(struct sl_reader *reader, struct record *out);
 // Walks record->headers; the same convention.
 bool record_header_next(struct sl_reader *reader, struct record_header_field *out);

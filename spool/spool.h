@@ -3,12 +3,14 @@
 // What a user may rely on:
 //   - A batch whose outcome is SPOOL_SYNCED survives kill -9 and power loss; it is stored whole or not at all.
 //   - Group commit without a timer: all that was submitted during the last sync goes into the next frame.
-//   - After a write or sync error nothing is ever reported synced again (SPOOL_FAILED for the rest); the process must exit.
+//   - After a write or sync error nothing is ever reported synced again (SPOOL_FAILED for the rest); the process must
+//   exit.
 //   - ENOSPC can only hit the preparer: spool_admit() refuses before a batch could be caught by it.
 //   - Nothing unproduced is deleted, whatever the budget says.
 //
-// Threads: unless a function says otherwise, any thread. The spool owns two: "spool-writer" (frames, sync) and "spool-keeper"
-// (prepares segments, deletes old ones, persists progress, scans older streams). Strings handed in are copied.
+// Threads: unless a function says otherwise, any thread. The spool owns two: "spool-writer" (frames, sync) and
+// "spool-keeper" (prepares segments, deletes old ones, persists progress, scans older streams). Strings handed in are
+// copied.
 #ifndef SLUICE_SPOOL_SPOOL_H
 #define SLUICE_SPOOL_SPOOL_H
 
@@ -22,6 +24,15 @@
 #include <stdint.h>
 
 struct spool;
+
+// Time and chance, so that a simulator can run the spool in a world of its own. Functions may be called from any
+// thread.
+struct spool_environment {
+    int64_t (*wall_ns)(void *context);
+    int64_t (*monotonic_ns)(void *context);
+    void (*random)(void *context, void *bytes, size_t length);
+    void *context;
+};
 
 struct spool_options {
     const struct storage *storage;
@@ -37,21 +48,30 @@ struct spool_options {
     // Writer thread, once, after the last waiting batch was told: a write or sync failed. May be NULL.
     void (*on_failed)(void *user, const struct sl_error *err);
     void *user;
+    const struct spool_environment *environment; // NULL: the machine's clocks and getrandom(2)
+    // No threads: the owner calls spool_step_writer and spool_step_keeper, and readers never wait. For simulators and
+    // tests.
+    bool manual;
 };
 
-// Locks the directory (SL_E_LOCKED), finds the older streams (lists them, reads their first header only; it does not scan them),
-// increments the durable counter, opens a new stream and starts the threads. Returns as soon as the first frame can be written: it waits
-// neither for a whole segment to be zero-filled nor for older streams to be read. SL_E_IO, SL_E_NO_SPACE.
+// Locks the directory (SL_E_LOCKED), finds the older streams (lists them, reads their first header only; it does not
+// scan them), increments the durable counter, opens a new stream and starts the threads. Returns as soon as the first
+// frame can be written: it waits neither for a whole segment to be zero-filled nor for older streams to be read.
+// SL_E_IO, SL_E_NO_SPACE.
 bool spool_open(struct spool **out, const struct spool_options *options, struct sl_error *err) SL_MUST_USE;
-// Writes out what was submitted, seals the stream (FRAME_FLAG_STREAM_CLOSED), persists progress, ends the threads, frees. All
-// readers must be closed. Returns false when the last writes failed (everything is freed all the same).
+// Writes out what was submitted, seals the stream (FRAME_FLAG_STREAM_CLOSED), persists progress, ends the threads,
+// frees. All readers must be closed. Returns false when the last writes failed (everything is freed all the same).
 bool spool_close(struct spool *spool, struct sl_error *err);
 
-const char *spool_stream(const struct spool *spool); // id of the stream being written; constant
+// Only with options->manual, from one thread. True when something was done and another call may do more at once.
+bool spool_step_writer(struct spool *spool); // at most one frame, or one change of segment
+bool spool_step_keeper(struct spool *spool); // at most one chunk of preparing, one deletion, one slice of a scan
+
+const char *spool_stream(const struct spool *spool);  // id of the stream being written; constant
 uint64_t spool_synced_seq(const struct spool *spool); // last durable seq of it, 0 = none
 
-// A lane must be declared before a record names it (spool_open declares options->lanes). Blocks until the header of a segment
-// names it durably. Called by a reload.
+// A lane must be declared before a record names it (spool_open declares options->lanes). Blocks until the header of a
+// segment names it durably. Called by a reload.
 bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *err) SL_MUST_USE;
 
 // ---- appending
@@ -59,10 +79,10 @@ bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *
 enum spool_priority { SPOOL_PRIORITY_HIGH, SPOOL_PRIORITY_NORMAL, SPOOL_PRIORITY_LOW };
 enum spool_admission {
     SPOOL_ADMITTED,
-    SPOOL_THROTTLED,  // 429: unproduced bytes are over 70 % (low) or 85 % (normal) of max_bytes
-    SPOOL_FULL,       // 503: over 95 %, or the disk has no room for it (the preparer cannot make a segment)
-    SPOOL_BUSY,       // 503: append_bytes are waiting for the disk
-    SPOOL_DEAD,       // 503: failed or closing
+    SPOOL_THROTTLED, // 429: unproduced bytes are over 70 % (low) or 85 % (normal) of max_bytes
+    SPOOL_FULL,      // 503: over 95 %, or the disk has no room for it (the preparer cannot make a segment)
+    SPOOL_BUSY,      // 503: append_bytes are waiting for the disk
+    SPOOL_DEAD,      // 503: failed or closing
 };
 // Cheap (atomics only): may a batch of about `bytes` come? What is admitted and submitted promptly finds room on disk.
 enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority);
@@ -81,7 +101,8 @@ struct spool_batch {
 };
 // SIZE_MAX when it is not declared.
 size_t spool_lane_index(const struct spool *spool, const char *lane);
-// Never blocks for the disk. False: the spool is failed or closing, the batch is still the caller's and done() is not called.
+// Never blocks for the disk. False: the spool is failed or closing, the batch is still the caller's and done() is not
+// called.
 bool spool_submit(struct spool *spool, struct spool_batch *batch) SL_MUST_USE;
 
 // ---- streams and reading
@@ -94,16 +115,18 @@ struct spool_stream_info {
     uint64_t predecessor_seq;
     uint32_t lane_count;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
-    bool scanned;      // end_seq of an older stream is known only after its frames were walked once
-    uint64_t end_seq;  // last durable seq
-    uint64_t damaged;  // records in quarantined ranges, as far as they can be counted
+    bool scanned;                        // end_seq of an older stream is known only after its frames were walked once
+    uint64_t end_seq;                    // last durable seq
+    uint64_t damaged;                    // records in quarantined ranges, as far as they can be counted
     uint64_t committed[SPOOL_LANES_MAX]; // spool_note_committed, in the order of lanes
     uint64_t verified[SPOOL_LANES_MAX];  // spool_note_verified; what was persisted, after a restart
 };
-// All streams in the directory that hold a segment, oldest first, the current one last. Returns how many there are; fills at most `capacity`.
+// All streams in the directory that hold a segment, oldest first, the current one last. Returns how many there are;
+// fills at most `capacity`.
 size_t spool_streams(struct spool *spool, struct spool_stream_info *out, size_t capacity);
 
-// A frame in memory, verified against its CRCs. Reference counted: librdkafka points into it until its delivery reports.
+// A frame in memory, verified against its CRCs. Reference counted: librdkafka points into it until its delivery
+// reports.
 struct spool_frame {
     struct frame_header header;
     const uint8_t *body;
@@ -137,39 +160,42 @@ void spool_reader_close(struct spool_reader *reader);
 
 // ---- progress, told by the drainer
 
-// Every record of the lane in this stream up to `through` is committed in Kafka, as far as the commit's answer says; `records` of them are
-// new since the last call. For the pending sums; nothing is deleted for it.
-void spool_note_committed(struct spool *spool, const char *stream, const char *lane, uint64_t through, uint64_t records);
-// The same, read back from Kafka to the high watermark. Persisted within a second or two; retention goes by it alone. Never moves back.
+// Every record of the lane in this stream up to `through` is committed in Kafka, as far as the commit's answer says;
+// `records` of them are new since the last call. For the pending sums; nothing is deleted for it.
+void spool_note_committed(struct spool *spool, const char *stream, const char *lane, uint64_t through,
+                          uint64_t records);
+// The same, read back from Kafka to the high watermark. Persisted within a second or two; retention goes by it alone.
+// Never moves back.
 void spool_note_verified(struct spool *spool, const char *stream, const char *lane, uint64_t through);
-// A small durable file of a stream (atomic replace, ≤ 64 KiB), for the drainer's own guard values. `name`: [a-z0-9.-]{1,40}.
+// A small durable file of a stream (atomic replace, ≤ 64 KiB), for the drainer's own guard values. `name`:
+// [a-z0-9.-]{1,40}.
 bool spool_put_note(struct spool *spool, const char *stream, const char *name, const void *bytes, size_t length,
                     struct sl_error *err) SL_MUST_USE;
 // *length: in: capacity, out: bytes; 0 when there is none.
 bool spool_get_note(struct spool *spool, const char *stream, const char *name, void *bytes, size_t *length,
                     struct sl_error *err) SL_MUST_USE;
 // Writes what even the dead-letter topic refuses to <dir>/refused/<stream>-<seq>.json + .bin, synced.
-bool spool_put_refused(struct spool *spool, const char *stream, uint64_t seq, const struct record *record, const char *cause,
-                       struct sl_error *err) SL_MUST_USE;
+bool spool_put_refused(struct spool *spool, const char *stream, uint64_t seq, const struct record *record,
+                       const char *cause, struct sl_error *err) SL_MUST_USE;
 
 // ---- figures
 
 struct spool_figures {
-    uint64_t bytes;               // in the directory, prepared segments included
+    uint64_t bytes; // in the directory, prepared segments included
     uint64_t max_bytes;
-    uint64_t pending_bytes;       // unproduced
-    uint64_t pending_events;      // unproduced, all streams
+    uint64_t pending_bytes;         // unproduced
+    uint64_t pending_events;        // unproduced, all streams
     int64_t oldest_pending_wall_ns; // when the oldest unproduced frame was written; 0 = nothing pending
-    uint64_t appended_events;     // since start, synced
-    uint64_t committed_events;    // since start
-    uint64_t refused_records;     // files in refused/
+    uint64_t appended_events;       // since start, synced
+    uint64_t committed_events;      // since start
+    uint64_t refused_records;       // files in refused/
     uint64_t damaged_events;
     uint64_t segments, segments_ready;
-    double seconds_to_full;       // at the growth of the last minute; INFINITY when not growing
+    double seconds_to_full; // at the growth of the last minute; INFINITY when not growing
     bool failed;
-    bool no_space;                // the preparer cannot make a segment right now
-    // DESIGN.md 1.5, second sum: 0, or the largest difference seen between records appended to a lane and records produced of it
-    // when its progress stood at the end of the stream.
+    bool no_space; // the preparer cannot make a segment right now
+    // DESIGN.md 1.5, second sum: 0, or the largest difference seen between records appended to a lane and records
+    // produced of it when its progress stood at the end of the stream.
     uint64_t conservation_error;
 };
 void spool_figures(struct spool *spool, struct spool_figures *out);

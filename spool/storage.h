@@ -1,9 +1,9 @@
 // All storage calls of the spool go through this table, so that tests can enumerate crashes and inject faults, and a
 // simulator can run the real spool over a disk of its own.
 //
-// Threads: every operation may be called from any thread; two operations on one file at once are allowed only for reads.
-// Results: ≥ 0 on success, -errno on failure (never the global errno). Nothing here retries, except EINTR.
-// Paths are absolute. `handle` is what open returned.
+// Threads: every operation may be called from any thread; two operations on one file at once are allowed only for
+// reads. Results: ≥ 0 on success, -errno on failure (never the global errno). Nothing here retries, except EINTR. Paths
+// are absolute. `handle` is what open returned.
 #ifndef SLUICE_SPOOL_STORAGE_H
 #define SLUICE_SPOOL_STORAGE_H
 
@@ -14,9 +14,9 @@
 #include <sys/uio.h>
 
 enum storage_open {
-    STORAGE_READ,       // existing file, read only
-    STORAGE_WRITE,      // existing file, read and write
-    STORAGE_CREATE,     // must not exist, mode 0600, read and write
+    STORAGE_READ,   // existing file, read only
+    STORAGE_WRITE,  // existing file, read and write
+    STORAGE_CREATE, // must not exist, mode 0600, read and write
 };
 
 struct storage_file_info {
@@ -33,7 +33,7 @@ struct storage_ops {
     // Writes all of it or fails: a short write is -EIO. The iovec array is not changed.
     int (*pwritev)(void *context, int handle, const struct iovec *parts, int part_count, uint64_t offset);
     int (*fdatasync)(void *context, int handle);
-    // Allocates blocks and sets the size, contents undefined until written (fallocate); -ENOSPC is the expected failure.
+    // Allocates blocks and sets the size; reads as zeros until written (fallocate). -ENOSPC is the expected failure.
     int (*allocate)(void *context, int handle, uint64_t size_bytes);
     int (*truncate)(void *context, int handle, uint64_t size_bytes);
     int (*rename)(void *context, const char *from, const char *to); // replaces `to`
@@ -43,9 +43,11 @@ struct storage_ops {
     int (*sync_directory)(void *context, const char *path); // makes creations, renames and unlinks in it durable
     int (*info)(void *context, const char *path, struct storage_file_info *out);
     // Calls each() for every entry but . and .., in no order; stops when it returns false.
-    int (*list)(void *context, const char *path, bool (*each)(void *user, const char *name, bool is_directory), void *user);
+    int (*list)(void *context, const char *path, bool (*each)(void *user, const char *name, bool is_directory),
+                void *user);
     int (*free_bytes)(void *context, const char *path, uint64_t *out); // for an unprivileged writer
-    // Takes the lock of a directory for the life of the handle; -EWOULDBLOCK when another process (or another handle) has it.
+    // Takes the lock of a directory for the life of the handle; -EWOULDBLOCK when another process (or another handle)
+    // has it.
     int (*lock)(void *context, const char *path);
 };
 

@@ -1,0 +1,384 @@
+// The writer: group commit without a timer. Whatever was submitted while the last frame was synced goes into the next
+// one.
+//
+// The happy path: take the queue, build one frame from the batches' own buffers (no copy), write, sync, publish
+// (readers see it, sums count it), tell every batch. When the next frame does not fit: seal, activate a ready segment,
+// go on.
+//
+// Failure modes:
+//   - a write, sync or rename fails: the stream is failed for good; every batch that waits, and every one that comes,
+//   is told FAILED;
+//     nothing is retried. What was written may or may not be there after a restart: nobody was told that it is.
+//   - no ready segment: the writer stands still until the keeper has made one. Batches wait; nothing is lost or told.
+//   - closing while there is no space for what waits: it is told FAILED, and the stream is sealed in the room kept for
+//   that.
+#include "spool/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum step { STEP_DONE, STEP_IDLE, STEP_STARVED, STEP_FINISHED };
+
+// Bytes that a batch counts for in spool->queued_bytes: its own frame at worst.
+static uint64_t queued_size(const struct spool_batch *batch)
+{
+    return batch->records.length + SPOOL_BLOCK + FRAME_HEADER_BYTES;
+}
+
+static void tell(struct spool *spool, struct spool_batch *batch, enum spool_outcome outcome)
+{
+    atomic_fetch_sub_explicit(&spool->queued_bytes, queued_size(batch), memory_order_relaxed);
+    batch->outcome = outcome;
+    batch->next = NULL;
+    batch->done(batch);
+}
+
+static void take_queue(struct spool *spool)
+{
+    struct writer *writer = &spool->writer;
+    pthread_mutex_lock(&spool->queue_mutex);
+    if (spool->queue_first != NULL) {
+        *writer->last = spool->queue_first;
+        writer->last = spool->queue_last;
+        spool->queue_first = NULL;
+        spool->queue_last = &spool->queue_first;
+    }
+    pthread_mutex_unlock(&spool->queue_mutex);
+}
+
+static void fail_waiting(struct spool *spool)
+{
+    struct writer *writer = &spool->writer;
+    take_queue(spool);
+    struct spool_batch *batch = writer->first;
+    writer->first = NULL;
+    writer->last = &writer->first;
+    while (batch != NULL) {
+        struct spool_batch *next = batch->next;
+        tell(spool, batch, SPOOL_FAILED);
+        batch = next;
+    }
+}
+
+static void fail_stream(struct spool *spool, const struct sl_error *err)
+{
+    sl_logf(SL_ERROR, "spool", "the stream has failed: nothing is acknowledged any more",
+            SL_STR("stream", spool->current->id), SL_STR("error", err->text));
+    pthread_mutex_lock(&spool->queue_mutex); // behind it, no batch is taken any more
+    atomic_store(&spool->failed, true);
+    pthread_cond_broadcast(&spool->lane_declared);
+    pthread_mutex_unlock(&spool->queue_mutex);
+    fail_waiting(spool);
+    if (spool->on_failed != NULL)
+        spool->on_failed(spool->user, err);
+}
+
+// ---- segments
+
+static void publish_rooms(struct spool *spool)
+{
+    atomic_store_explicit(&spool->room_current, stream_log_room(&spool->writer.log), memory_order_relaxed);
+}
+
+// With spool->mutex.
+static void wake_readers(struct spool *spool)
+{
+    spool->publications++;
+    if (spool->readers_waiting > 0)
+        pthread_cond_broadcast(&spool->published);
+}
+
+bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl_error *err)
+{
+    struct stream_log *log = &spool->writer.log;
+    struct segment_uuid uuid;
+    spool->environment.random(spool->environment.context, uuid.bytes, sizeof(uuid.bytes));
+    uint64_t size_bytes = ready->size_bytes;
+    int64_t now = spool_wall_ns(spool);
+    if (!stream_log_activate(log, ready, &uuid, now, err))
+        return false;
+    pthread_mutex_lock(&spool->mutex);
+    struct stream *stream = spool->current;
+    struct segment *last = stream->segment_count > 0 ? &stream->segments[stream->segment_count - 1] : NULL;
+    if (last != NULL && last->first_seq == log->header.first_seq) { // an empty one was replaced
+        spool->file_bytes -= last->file_bytes;
+        last->file_bytes = size_bytes;
+    } else {
+        last = stream_add_segment(stream, log->header.first_seq, size_bytes);
+    }
+    last->used_bytes = log->offset;
+    last->last_wall_ns = now;
+    wake_readers(spool);
+    publish_rooms(spool);
+    pthread_mutex_unlock(&spool->mutex);
+    return true;
+}
+
+// Seals the segment. One without a frame is left as it is: the next one takes its name, which is its first seq.
+static bool seal(struct spool *spool, bool closed, struct sl_error *err)
+{
+    struct stream_log *log = &spool->writer.log;
+    if (log->offset == SPOOL_BLOCK && !closed) {
+        log->sealed = true;
+        return true;
+    }
+    uint64_t closed_size;
+    if (!stream_log_seal(log, closed, spool_wall_ns(spool), &closed_size, err))
+        return false;
+    pthread_mutex_lock(&spool->mutex);
+    struct stream *stream = spool->current;
+    struct segment *last = &stream->segments[stream->segment_count - 1];
+    spool->file_bytes -= last->file_bytes - closed_size;
+    last->file_bytes = closed_size;
+    last->used_bytes = log->offset;
+    last->closed = true;
+    wake_readers(spool);
+    publish_rooms(spool);
+    pthread_mutex_unlock(&spool->mutex);
+    return true;
+}
+
+static enum step roll(struct spool *spool, uint64_t body_bytes, struct sl_error *err)
+{
+    pthread_mutex_lock(&spool->mutex);
+    size_t index = ready_fitting(spool, body_bytes);
+    spool->wanted_bytes = index == SIZE_MAX ? body_bytes : 0;
+    struct ready_segment ready;
+    if (index != SIZE_MAX)
+        ready = ready_take(spool, index);
+    keeper_kick(spool);
+    pthread_mutex_unlock(&spool->mutex);
+    if (index == SIZE_MAX)
+        return STEP_STARVED;
+    if (!seal(spool, false, err)) {
+        spool->storage.ops->close(spool->storage.context, ready.handle); // its file is used at the next start
+        fail_stream(spool, err);
+        return STEP_DONE;
+    }
+    if (!writer_activate(spool, &ready, err))
+        fail_stream(spool, err);
+    return STEP_DONE;
+}
+
+// A lane was asked for: the next segment's header names it.
+static enum step roll_for_lane(struct spool *spool, const char *lane)
+{
+    struct segment_header *header = &spool->writer.log.header;
+    struct sl_error err;
+    uint32_t count = header->lane_count;
+    snprintf(header->lanes[count], sizeof(header->lanes[count]), "%s", lane);
+    header->lane_count = count + 1;
+    if (roll(spool, 1, &err) == STEP_STARVED) {
+        header->lane_count = count;
+        return STEP_STARVED;
+    }
+    if (atomic_load(&spool->failed))
+        return STEP_DONE;
+    pthread_mutex_lock(&spool->mutex);
+    struct lane_state *state = &spool->current->lanes[spool->current->lane_count++];
+    snprintf(state->name, sizeof(state->name), "%s", lane);
+    pthread_mutex_unlock(&spool->mutex);
+    snprintf(spool->lanes[count], sizeof(spool->lanes[count]), "%s", lane);
+    atomic_store_explicit(&spool->lane_count, count + 1, memory_order_release);
+    pthread_mutex_lock(&spool->queue_mutex);
+    spool->lane_wanted[0] = '\0';
+    pthread_cond_broadcast(&spool->lane_declared);
+    pthread_mutex_unlock(&spool->queue_mutex);
+    return STEP_DONE;
+}
+
+// ---- frames
+
+// How many of the waiting batches go into the next frame; *body_bytes: of them. At least one; no more than fit into
+// `room` otherwise.
+static int gather(struct writer *writer, uint64_t room, uint64_t *body_bytes)
+{
+    int count = 0;
+    *body_bytes = 0;
+    for (struct spool_batch *batch = writer->first; batch != NULL; batch = batch->next) {
+        uint64_t more = *body_bytes + batch->records.length;
+        if (count > 0 && (more > GROUP_BYTES || more > room || count == FRAME_PARTS_MAX))
+            break;
+        *body_bytes = more;
+        count++;
+        writer->parts[count] = (struct iovec){.iov_base = batch->records.bytes, .iov_len = batch->records.length};
+    }
+    return count;
+}
+
+static void count_batch(struct stream *stream, const struct spool_batch *batch)
+{
+    for (uint32_t i = 0; i < stream->lane_count; i++) {
+        if (batch->lane_counts[i] == 0)
+            continue;
+        stream->lanes[i].appended += batch->lane_counts[i];
+        stream->lanes[i].appended_seq = batch->first_seq + batch->records.count - 1;
+    }
+}
+
+// The frame is durable: readers may see it, sums count it. Then the batches are told.
+static void publish(struct spool *spool, const struct frame_header *frame, int count)
+{
+    struct writer *writer = &spool->writer;
+    uint64_t seq = frame->first_seq;
+    struct spool_batch *batch = writer->first;
+    pthread_mutex_lock(&spool->mutex);
+    struct stream *stream = spool->current;
+    struct segment *segment = &stream->segments[stream->segment_count - 1];
+    segment_index_add(segment, frame->first_seq, frame->offset, frame->written_wall_ns);
+    segment->used_bytes = writer->log.offset;
+    segment->last_wall_ns = frame->written_wall_ns;
+    for (int i = 0; i < count; i++, batch = batch->next) {
+        batch->first_seq = seq;
+        seq += batch->records.count;
+        count_batch(stream, batch);
+    }
+    stream->end_seq = seq - 1;
+    atomic_fetch_add_explicit(&spool->pending_bytes, frame_size(frame->body_length), memory_order_relaxed);
+    wake_readers(spool);
+    publish_rooms(spool);
+    pthread_mutex_unlock(&spool->mutex);
+    sl_assert(seq == writer->log.next_seq);
+    atomic_fetch_add_explicit(&spool->appended_events, frame->count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&spool->appended_bytes, frame_size(frame->body_length), memory_order_relaxed);
+    histogram_observe(&spool->commit_events, frame->count);
+    atomic_store_explicit(&spool->synced_seq, seq - 1, memory_order_release);
+    for (int i = 0; i < count; i++) {
+        struct spool_batch *told = writer->first;
+        writer->first = told->next;
+        if (writer->first == NULL)
+            writer->last = &writer->first;
+        tell(spool, told, SPOOL_SYNCED);
+    }
+}
+
+static enum step write_frame(struct spool *spool)
+{
+    struct writer *writer = &spool->writer;
+    struct sl_error err;
+    uint64_t room = stream_log_room(&writer->log), body_bytes;
+    int count = gather(writer, room, &body_bytes);
+    if (body_bytes > room)
+        return roll(spool, body_bytes, &err);
+    uint32_t records = 0;
+    const struct spool_batch *batch = writer->first;
+    for (int i = 0; i < count; i++, batch = batch->next)
+        records += batch->records.count;
+    struct frame_header frame;
+    int64_t before = spool_monotonic_ns(spool);
+    if (!stream_log_append(&writer->log, writer->parts, count, records, spool_wall_ns(spool), &frame, &err)) {
+        fail_stream(spool, &err);
+        return STEP_DONE;
+    }
+    histogram_observe(&spool->sync_ns, (uint64_t)(spool_monotonic_ns(spool) - before));
+    publish(spool, &frame, count);
+    return STEP_DONE;
+}
+
+static enum step finish(struct spool *spool)
+{
+    struct writer *writer = &spool->writer;
+    struct sl_error err;
+    writer->finished = true;
+    if (!atomic_load(&spool->failed) && !writer->log.sealed && !seal(spool, true, &err))
+        fail_stream(spool, &err);
+    return STEP_FINISHED;
+}
+
+static enum step writer_step(struct spool *spool)
+{
+    struct writer *writer = &spool->writer;
+    if (writer->finished)
+        return STEP_FINISHED;
+    char lane[SPOOL_NAME_MAX + 1];
+    pthread_mutex_lock(&spool->queue_mutex);
+    memcpy(lane, spool->lane_wanted, sizeof(lane));
+    bool closing = spool->closing;
+    pthread_mutex_unlock(&spool->queue_mutex);
+    take_queue(spool);
+    if (atomic_load(&spool->failed)) {
+        fail_waiting(spool);
+        return closing ? finish(spool) : STEP_IDLE;
+    }
+    enum step step = STEP_IDLE;
+    if (lane[0] != '\0' && !closing)
+        step = roll_for_lane(spool, lane);
+    if (step == STEP_IDLE || (step == STEP_STARVED && writer->first != NULL))
+        step = writer->first != NULL ? write_frame(spool) : step;
+    if (closing && step == STEP_STARVED && atomic_load(&spool->no_space)) {
+        writer->gave_up = true;
+        fail_waiting(spool);
+        step = STEP_IDLE;
+    }
+    return closing && step == STEP_IDLE ? finish(spool) : step;
+}
+
+// ---- the thread
+
+void writer_kick(struct spool *spool)
+{
+    pthread_mutex_lock(&spool->queue_mutex);
+    spool->writer_kicked = true;
+    pthread_cond_signal(&spool->queue_filled);
+    pthread_mutex_unlock(&spool->queue_mutex);
+}
+
+static void wait_for_kick(struct spool *spool)
+{
+    pthread_mutex_lock(&spool->queue_mutex);
+    while (!spool->writer_kicked)
+        pthread_cond_wait(&spool->queue_filled, &spool->queue_mutex);
+    spool->writer_kicked = false;
+    pthread_mutex_unlock(&spool->queue_mutex);
+}
+
+void *writer_main(void *argument)
+{
+    struct spool *spool = argument;
+    for (;;) {
+        switch (writer_step(spool)) {
+        case STEP_DONE:
+            break;
+        case STEP_IDLE:    // for batches
+        case STEP_STARVED: // for a segment, too
+            wait_for_kick(spool);
+            break;
+        case STEP_FINISHED:
+            return NULL;
+        }
+    }
+}
+
+bool spool_step_writer(struct spool *spool)
+{
+    sl_assert(spool->manual);
+    return writer_step(spool) == STEP_DONE;
+}
+
+// ---- submitting
+
+bool spool_submit(struct spool *spool, struct spool_batch *batch)
+{
+    sl_assert(batch->records.count > 0 && batch->records.length <= FRAME_BODY_MAX && batch->done != NULL);
+    uint64_t lanes = 0;
+    for (size_t i = 0; i < SPOOL_LANES_MAX; i++)
+        lanes += batch->lane_counts[i];
+    sl_assert(lanes == batch->records.count);
+    batch->next = NULL;
+    pthread_mutex_lock(&spool->queue_mutex);
+    bool taken = !spool->closing && !atomic_load(&spool->failed);
+    if (taken) {
+        atomic_fetch_add_explicit(&spool->queued_bytes, queued_size(batch), memory_order_relaxed);
+        *spool->queue_last = batch;
+        spool->queue_last = &batch->next;
+        if (!spool->writer_kicked) {
+            spool->writer_kicked = true;
+            pthread_cond_signal(&spool->queue_filled);
+        }
+    }
+    pthread_mutex_unlock(&spool->queue_mutex);
+    return taken;
+}

@@ -1,0 +1,274 @@
+// What the files of this folder share. Nobody else includes it, but for this folder's tests.
+//
+// Locks, in the order in which they may be taken:
+//   spool->queue_mutex   the queue of batches, lane requests, the writer's sleep
+//   spool->mutex         streams, segments, indexes, progress, ready segments, the published end
+// Neither is held over a call of the storage but where a comment says so. Fields without a lock in their comment are
+// constant after spool_open, atomic, or belong to the one thread that is named.
+#ifndef SLUICE_SPOOL_INTERNAL_H
+#define SLUICE_SPOOL_INTERNAL_H
+
+#include "base/clock.h"
+#include "spool/prepare.h"
+#include "spool/recover.h"
+#include "spool/segment.h"
+#include "spool/spool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    READY_MAX = 64,
+    QUICK_SEGMENT_BYTES = 16 << 20, // the first one of a spool without any: the start must not wait for a whole one
+    QUICK_ZERO_BYTES = 4 << 20,
+    MIN_SEGMENT_BYTES = 1 << 20,
+    GROUP_BYTES = 4 << 20, // a frame takes no further batch beyond this
+    INDEX_STEP_BYTES = 1 << 20,
+    CHECKPOINTS = 64,
+};
+#define INDEX_STEP_NS SL_NS_PER_S
+
+// ---- streams (guarded by spool->mutex)
+
+struct index_entry {
+    uint64_t seq; // first of the frame at
+    uint64_t offset;
+    int64_t wall_ns; // when it was written
+};
+
+struct segment {
+    uint64_t first_seq;
+    uint64_t file_bytes;  // what it takes of the disk
+    uint64_t used_bytes;  // behind its last durable frame; file_bytes while nobody has looked (older streams)
+    int64_t last_wall_ns; // of its last frame; of the file while nobody has looked
+    bool closed;          // the stream goes on in another segment, or has ended: nothing is written here any more
+    bool damaged;         // never deleted
+    struct index_entry *index;
+    size_t index_count, index_capacity;
+};
+
+// Where a lane's drain stood at some commit: `records` of the lane were produced through `through`.
+struct checkpoint {
+    uint64_t through;
+    uint64_t records;
+};
+
+struct lane_state {
+    char name[SPOOL_NAME_MAX + 1];
+    uint64_t appended;     // records of the lane; current stream only
+    uint64_t appended_seq; // last seq of the last batch that held any; current stream only
+    uint64_t committed;    // through
+    uint64_t committed_records;
+    uint64_t verified; // through
+    uint64_t verified_records;
+    // Ring of commits that are not verified yet, oldest first.
+    struct checkpoint checkpoints[CHECKPOINTS];
+    size_t checkpoint_first, checkpoint_count;
+    // Progress was read that nobody here counted: the keeper counts the lane's records in (recount_from,
+    // recount_through]. Until it has, committed_records, verified_records and the checkpoints lack them.
+    bool recount;
+    uint64_t recount_from, recount_records; // and the records up to recount_from
+    uint64_t recount_through;
+};
+
+struct stream {
+    struct spool *spool;
+    struct stream *next; // older to newer
+    char id[SPOOL_STREAM_ID_MAX];
+    char node[SPOOL_NAME_MAX + 1];
+    char dir[SPOOL_PATH_MAX];
+    uint64_t counter;
+    char predecessor[SPOOL_STREAM_ID_MAX];
+    uint64_t predecessor_seq;
+    bool current;
+    bool scanned; // end_seq is known
+    bool gone;    // its directory was deleted, or held no segment
+    uint64_t end_seq;
+    uint64_t base_seq;        // everything below was deleted by retention; ≥ 1
+    struct segment *segments; // by first_seq
+    size_t segment_count, segment_capacity;
+    uint32_t lane_count;
+    struct lane_state lanes[SPOOL_LANES_MAX];
+    struct spool_damage *damages; // persisted in <stream>/damaged
+    size_t damage_count;
+    bool settled;          // its last segment was synced by this process (see stream_settle)
+    int64_t retry_walk_ns; // keeper
+    bool progress_dirty;
+    bool damage_dirty;
+};
+
+// ---- frames in memory
+
+// Recycles buffers of frames. Lives until its last frame is released, which may be after spool_close. Any thread.
+struct frame_pool;
+struct frame_pool *frame_pool_new(void);
+void frame_pool_release(struct frame_pool *pool);
+// A frame with room for `length` bytes of body and one reference. NULL: out of memory.
+struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length);
+uint8_t *frame_bytes(struct spool_frame *frame);
+
+// ---- the spool
+
+struct writer { // writer thread only, but for what says otherwise
+    struct stream_log log;
+    struct spool_batch *first, **last; // taken from the queue, not written yet
+    struct iovec parts[FRAME_PARTS_MAX + 2];
+    bool finished;
+    bool gave_up; // at the end, on batches for which there was no space
+};
+
+struct keeper { // keeper thread only
+    struct preparer preparer;
+    int64_t next_prepare_ns; // not before, after a failure
+    int64_t next_second_ns;
+    struct scanner scan;    // of an older stream that nobody has walked yet
+    struct stream *scanned; // NULL: none is under way
+    struct scanner count;   // of a recount
+    struct stream *counted;
+    size_t counted_lane;
+    uint64_t counted_from, counted_through, counted_records;
+};
+
+struct spool {
+    struct storage storage;
+    struct spool_environment environment;
+    char dir[SPOOL_PATH_MAX];
+    char node[SPOOL_NAME_MAX + 1];
+    uint64_t segment_bytes, max_bytes, append_bytes;
+    int64_t retain_ns;
+    uint32_t prepared;
+    void (*on_failed)(void *user, const struct sl_error *err);
+    void *user;
+    bool manual;
+    int lock_handle;
+    struct frame_pool *pool;
+
+    pthread_mutex_t queue_mutex;
+    pthread_cond_t queue_filled;                   // with queue_mutex
+    struct spool_batch *queue_first, **queue_last; // queue_mutex
+    bool writer_kicked;                            // queue_mutex; there is a reason to look again
+    bool closing;                                  // queue_mutex
+    char lane_wanted[SPOOL_NAME_MAX + 1];          // queue_mutex; "" = none
+    pthread_cond_t lane_declared;                  // with queue_mutex
+
+    pthread_mutex_t mutex;
+    pthread_cond_t published;              // with mutex; a waiting reader: new frames, or a wake
+    pthread_cond_t keeper_wanted;          // with mutex
+    unsigned readers_waiting;              // mutex
+    uint64_t publications;                 // mutex; frames, seals and segments made visible
+    struct stream *streams, *current;      // mutex (the list only grows; `current` is constant)
+    struct ready_segment ready[READY_MAX]; // mutex
+    size_t ready_count;                    // mutex
+    uint64_t
+        wanted_bytes;    // mutex; of a body: the writer stands still for a segment with that much room; 0 = it does not
+    bool keeper_kicked;  // mutex
+    bool keeper_stop;    // mutex
+    uint64_t file_bytes; // mutex; everything in dir
+
+    _Atomic uint64_t synced_seq;
+    _Atomic uint64_t queued_bytes;  // submitted, not told yet
+    _Atomic uint64_t pending_bytes; // unproduced
+    _Atomic uint64_t room_current;  // for bodies, in the segment being written
+    _Atomic uint64_t room_ready;    // and in the ready ones, all and the largest
+    _Atomic uint64_t room_ready_largest;
+    _Atomic bool failed, stopping, no_space;
+    _Atomic uint64_t appended_events, committed_events, refused_records, conservation_error;
+    _Atomic uint32_t lane_count; // of the current stream; names below it are constant
+    char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
+
+    struct histogram sync_ns, commit_events;
+    double growth_bytes_per_s; // mutex
+    int64_t growth_at_ns;      // mutex
+    uint64_t growth_pending;   // mutex
+    _Atomic uint64_t appended_bytes;
+
+    struct writer writer;
+    struct keeper keeper;
+    pthread_t writer_thread, keeper_thread;
+};
+
+int64_t spool_wall_ns(const struct spool *spool);
+int64_t spool_monotonic_ns(const struct spool *spool);
+
+// files.c: small files, replaced as a whole (temporary file, sync, rename, sync of the directory).
+bool spool_replace_file(const struct storage *storage, const char *dir, const char *name, const void *bytes,
+                        size_t length, struct sl_error *err) SL_MUST_USE;
+// *length: in: capacity, out: bytes; 0 when the file is not there. SL_E_TOO_LARGE when it does not fit.
+bool spool_read_file(const struct storage *storage, const char *dir, const char *name, void *bytes, size_t *length,
+                     struct sl_error *err) SL_MUST_USE;
+
+// streams.c
+// Lists the directory; appends what it finds to spool->streams, oldest first. Before the threads start.
+bool streams_discover(struct spool *spool, struct sl_error *err) SL_MUST_USE;
+// Increments the durable counter, beyond any stream that is there.
+bool streams_next_counter(struct spool *spool, uint64_t *out, struct sl_error *err) SL_MUST_USE;
+struct stream *stream_new(struct spool *spool, const char *id);
+void stream_free(struct stream *stream);
+// With spool->mutex.
+struct stream *stream_find(struct spool *spool, const char *id);
+struct segment *stream_add_segment(struct stream *stream, uint64_t first_seq, uint64_t file_bytes); // at the end
+void stream_remove_segment(struct stream *stream, size_t index);
+// The last segment with first_seq ≤ seq; NULL when there is none.
+struct segment *stream_segment_of(struct stream *stream, uint64_t seq);
+void segment_index_add(struct segment *segment, uint64_t seq, uint64_t offset, int64_t wall_ns);
+// The last entry with seq ≤ the given one; NULL when there is none.
+const struct index_entry *segment_index_find(const struct segment *segment, uint64_t seq);
+struct lane_state *stream_lane(struct stream *stream, const char *lane); // NULL when there is none
+
+// progress.c
+bool progress_load(struct stream *stream, struct sl_error *err) SL_MUST_USE;  // before the threads start
+bool progress_store(struct stream *stream, struct sl_error *err) SL_MUST_USE; // takes and leaves spool->mutex
+bool damage_load(struct stream *stream, struct sl_error *err) SL_MUST_USE;
+bool damage_store(struct stream *stream, struct sl_error *err) SL_MUST_USE; // takes and leaves spool->mutex
+// Notes a range that cannot be read, once; persists, logs. Takes and leaves spool->mutex.
+void damage_report(struct stream *stream, const struct spool_damage *damage);
+
+// figures.c, with spool->mutex
+uint64_t stream_first_pending(const struct stream *stream); // UINT64_MAX: nothing is pending
+uint64_t stream_pending_events(const struct stream *stream);
+uint64_t stream_pending_bytes(const struct stream *stream, int64_t *oldest_wall_ns);
+void figures_refresh(struct spool *spool);
+void stream_info(const struct stream *stream, struct spool_stream_info *out);
+void figures_room(struct spool *spool); // the ready part of what spool_admit reads
+void figures_check_lane(struct spool *spool, const struct stream *stream, const struct lane_state *lane);
+
+// commit.c
+void *writer_main(void *spool);
+// Makes *ready the segment that is written; the first one of the stream, or after a seal.
+bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl_error *err) SL_MUST_USE;
+
+// Makes the writer look again: a batch, a lane, a segment, the end. Without spool->mutex.
+void writer_kick(struct spool *spool);
+
+// keeper.c
+void *keeper_main(void *spool);
+void keeper_kick(struct spool *spool); // with spool->mutex
+// Does a small piece of what there is to do. *pause_ns: how long to wait before the next call. True when something was
+// done.
+bool keeper_step(struct spool *spool, int64_t *pause_ns);
+void keeper_persist(struct spool *spool); // progress and damage that changed
+void keeper_release(struct spool *spool);
+// With spool->mutex: index of the first ready segment with room for a body of so many bytes; SIZE_MAX: none.
+size_t ready_fitting(const struct spool *spool, uint64_t body_bytes);
+// With spool->mutex: takes it out of the list.
+struct ready_segment ready_take(struct spool *spool, size_t index);
+
+// walk.c: one slice each; true when something was done.
+bool walk_step(struct spool *spool);    // headers of older streams: end, index, pending
+bool recount_step(struct spool *spool); // bodies: records of a lane in a range that nobody counted
+// scan_source over the list in memory; takes spool->mutex.
+bool stream_source(void *stream, uint64_t at_least, struct scan_segment *out);
+// Initialises a scanner at the nearest known place at or before the frame that holds from_seq. Takes spool->mutex.
+void stream_scanner(struct scanner *scanner, struct stream *stream, uint64_t from_seq, bool bodies);
+// Syncs the last segment of an older stream, once, before anything is decided by what it holds: after kill -9 its last
+// frame may be in the page cache alone, and would be gone after a power loss although it was produced.
+void stream_settle(struct stream *stream);
+struct spool_damage damage_of(const struct scan_event *event);
+// retain.c
+// Everything up to it is in Kafka, verified, or belongs to lanes without records. With spool->mutex.
+uint64_t stream_verified(const struct stream *stream);
+// Deletes at most one segment (or one empty stream). `space`: because space is needed, whatever its age. True when it
+// did.
+bool retain_step(struct spool *spool, bool space);
+
+#endif

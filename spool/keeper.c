@@ -1,0 +1,278 @@
+// The keeper: everything that may take its time. One small piece a step, the most urgent first:
+//   1. a segment for a writer that stands still (handed over as soon as it is allocated)
+//   2. segments ahead of need, zeroed chunk by chunk, with pauses as long as the work so that the writer's syncs keep
+//   the disk
+//   3. the first walk over older streams, recounts
+//   4. once a second: progress and damage to disk, retention, growth
+//
+// No space: only the preparer meets it. spool_admit refuses from then on what might not fit any more; the keeper tries
+// again every second, and at once when something was deleted.
+#include "spool/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <string.h>
+#include <time.h>
+
+enum { IDLE_PAUSE_MS = 200 };
+
+void keeper_kick(struct spool *spool)
+{
+    spool->keeper_kicked = true;
+    pthread_cond_signal(&spool->keeper_wanted);
+}
+
+size_t ready_fitting(const struct spool *spool, uint64_t body_bytes)
+{
+    for (size_t i = 0; i < spool->ready_count; i++)
+        if (segment_usable(spool->ready[i].size_bytes) >= body_bytes)
+            return i;
+    return SIZE_MAX;
+}
+
+struct ready_segment ready_take(struct spool *spool, size_t index)
+{
+    sl_assert(index < spool->ready_count);
+    struct ready_segment ready = spool->ready[index];
+    spool->ready_count--;
+    memmove(&spool->ready[index], &spool->ready[index + 1], (spool->ready_count - index) * sizeof(ready));
+    figures_room(spool);
+    return ready;
+}
+
+// ---- preparing
+
+static void set_no_space(struct spool *spool, bool none, const char *why)
+{
+    if (atomic_exchange(&spool->no_space, none) == none)
+        return;
+    if (none)
+        sl_logf(SL_ERROR, "spool", "no space for another segment: refusing events before the last one is full",
+                SL_STR("reason", why));
+    else
+        sl_log(SL_INFO, "spool", "space for segments again");
+    writer_kick(spool);
+}
+
+static void keep_away(struct spool *spool, const char *why)
+{
+    set_no_space(spool, true, why);
+    spool->keeper.next_prepare_ns = spool_monotonic_ns(spool) + SL_NS_PER_S;
+}
+
+// Bytes of the next segment, 0 when none is needed.
+static uint64_t size_needed(struct spool *spool, bool *urgent)
+{
+    pthread_mutex_lock(&spool->mutex);
+    uint64_t wanted = spool->wanted_bytes;
+    *urgent = wanted > 0 && ready_fitting(spool, wanted) == SIZE_MAX;
+    bool ahead = spool->ready_count < spool->prepared;
+    pthread_mutex_unlock(&spool->mutex);
+    if (!*urgent)
+        return ahead ? spool->segment_bytes : 0;
+    // A batch larger than a segment gets one of its own size.
+    uint64_t own = frame_size((uint32_t)wanted) + 2 * (uint64_t)SPOOL_BLOCK;
+    return own > spool->segment_bytes ? own : spool->segment_bytes;
+}
+
+static uint64_t budget_left(struct spool *spool)
+{
+    pthread_mutex_lock(&spool->mutex);
+    uint64_t left = spool->max_bytes > spool->file_bytes ? spool->max_bytes - spool->file_bytes : 0;
+    pthread_mutex_unlock(&spool->mutex);
+    return left;
+}
+
+static void account(struct spool *spool, uint64_t bytes, bool more)
+{
+    pthread_mutex_lock(&spool->mutex);
+    spool->file_bytes += more ? bytes : -bytes;
+    pthread_mutex_unlock(&spool->mutex);
+}
+
+static void begin(struct spool *spool, uint64_t size_bytes)
+{
+    struct preparer *preparer = &spool->keeper.preparer;
+    while (budget_left(spool) < size_bytes)
+        if (!retain_step(spool, true)) {
+            keep_away(spool, "spool.max");
+            return;
+        }
+    struct sl_error err;
+    while (!preparer_begin(preparer, size_bytes, &err))
+        if (err.code != SL_E_NO_SPACE || !retain_step(spool, true)) {
+            keep_away(spool, err.text);
+            return;
+        }
+    account(spool, size_bytes, true);
+    set_no_space(spool, false, NULL);
+}
+
+static void hand_over(struct spool *spool)
+{
+    struct preparer *preparer = &spool->keeper.preparer;
+    struct ready_segment ready;
+    struct sl_error err;
+    uint64_t size_bytes = preparer->making.size_bytes;
+    if (!preparer_finish(preparer, &ready, &err)) {
+        account(spool, size_bytes, false);
+        keep_away(spool, err.text);
+        return;
+    }
+    pthread_mutex_lock(&spool->mutex);
+    sl_assert(spool->ready_count < READY_MAX);
+    spool->ready[spool->ready_count++] = ready;
+    figures_room(spool);
+    pthread_mutex_unlock(&spool->mutex);
+    writer_kick(spool);
+}
+
+static void fill(struct spool *spool)
+{
+    struct preparer *preparer = &spool->keeper.preparer;
+    struct sl_error err;
+    uint64_t size_bytes = preparer->making.size_bytes;
+    bool complete;
+    if (!preparer_fill(preparer, &complete, &err)) {
+        account(spool, size_bytes, false);
+        keep_away(spool, err.text);
+    } else if (complete) {
+        hand_over(spool);
+    }
+}
+
+// *pause_ns: as long as the step took, unless it is urgent.
+static bool prepare_step(struct spool *spool, int64_t *pause_ns)
+{
+    struct keeper *keeper = &spool->keeper;
+    bool urgent;
+    uint64_t size_bytes = size_needed(spool, &urgent);
+    int64_t before = spool_monotonic_ns(spool);
+    if (keeper->preparer.active) {
+        if (urgent)
+            hand_over(spool); // what is not zeroed yet is slower to write, not wrong
+        else
+            fill(spool);
+    } else {
+        pthread_mutex_lock(&spool->mutex);
+        bool full = spool->ready_count == READY_MAX;
+        pthread_mutex_unlock(&spool->mutex);
+        if (size_bytes == 0 || full || before < keeper->next_prepare_ns)
+            return false;
+        begin(spool, size_bytes);
+        if (!keeper->preparer.active)
+            return false;
+    }
+    pthread_mutex_lock(&spool->mutex);
+    bool hurry = spool->ready_count == 0;
+    pthread_mutex_unlock(&spool->mutex);
+    *pause_ns = urgent || hurry ? 0 : spool_monotonic_ns(spool) - before;
+    return true;
+}
+
+// ---- once a second
+
+void keeper_persist(struct spool *spool)
+{
+    // Streams are only ever appended to the list, and freed at the end.
+    for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next) {
+        pthread_mutex_lock(&spool->mutex);
+        bool progress = stream->progress_dirty && !stream->gone;
+        bool damage = stream->damage_dirty && !stream->gone;
+        pthread_mutex_unlock(&spool->mutex);
+        struct sl_error err;
+        if (progress && !progress_store(stream, &err))
+            sl_logf(SL_WARN, "spool", "progress not written", SL_STR("stream", stream->id), SL_STR("error", err.text));
+        if (damage && !damage_store(stream, &err))
+            sl_logf(SL_WARN, "spool", "list of damage not written", SL_STR("stream", stream->id),
+                    SL_STR("error", err.text));
+    }
+}
+
+static void measure_growth(struct spool *spool, int64_t now)
+{
+    pthread_mutex_lock(&spool->mutex);
+    figures_refresh(spool);
+    uint64_t pending = atomic_load_explicit(&spool->pending_bytes, memory_order_relaxed);
+    if (spool->growth_at_ns > 0 && now > spool->growth_at_ns) {
+        double rate = ((double)pending - (double)spool->growth_pending) / ((double)(now - spool->growth_at_ns) / 1e9);
+        double weight = 1.0 / 60.0; // of one second in the last minute
+        spool->growth_bytes_per_s += (rate - spool->growth_bytes_per_s) * weight;
+    }
+    spool->growth_at_ns = now;
+    spool->growth_pending = pending;
+    pthread_mutex_unlock(&spool->mutex);
+}
+
+bool keeper_step(struct spool *spool, int64_t *pause_ns)
+{
+    struct keeper *keeper = &spool->keeper;
+    int64_t now = spool_monotonic_ns(spool);
+    *pause_ns = IDLE_PAUSE_MS * SL_NS_PER_MS;
+    bool did = false;
+    if (now >= keeper->next_second_ns) {
+        keeper->next_second_ns = now + SL_NS_PER_S;
+        keeper_persist(spool);
+        measure_growth(spool, now);
+        while (retain_step(spool, false))
+            keeper->next_prepare_ns = 0;
+    }
+    if (prepare_step(spool, pause_ns))
+        return true;
+    did = walk_step(spool) || recount_step(spool);
+    if (did)
+        *pause_ns = 0;
+    return did;
+}
+
+// ---- the thread
+
+static void pause_for(struct spool *spool, int64_t pause_ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t ns = until.tv_nsec + pause_ns;
+    until.tv_sec += ns / SL_NS_PER_S;
+    until.tv_nsec = ns % SL_NS_PER_S;
+    while (!spool->keeper_kicked && !spool->keeper_stop)
+        if (pthread_cond_timedwait(&spool->keeper_wanted, &spool->mutex, &until) != 0)
+            break;
+    spool->keeper_kicked = false;
+}
+
+void *keeper_main(void *argument)
+{
+    struct spool *spool = argument;
+    for (;;) {
+        int64_t pause_ns;
+        keeper_step(spool, &pause_ns);
+        pthread_mutex_lock(&spool->mutex);
+        if (pause_ns > 0)
+            pause_for(spool, pause_ns);
+        bool stop = spool->keeper_stop;
+        pthread_mutex_unlock(&spool->mutex);
+        if (stop)
+            return NULL;
+    }
+}
+
+void keeper_release(struct spool *spool)
+{
+    struct keeper *keeper = &spool->keeper;
+    preparer_cancel(&keeper->preparer);
+    if (keeper->scanned != NULL)
+        scanner_release(&keeper->scan);
+    if (keeper->counted != NULL)
+        scanner_release(&keeper->count);
+    for (size_t i = 0; i < spool->ready_count; i++)
+        spool->storage.ops->close(spool->storage.context, spool->ready[i].handle);
+    spool->ready_count = 0;
+}
+
+bool spool_step_keeper(struct spool *spool)
+{
+    sl_assert(spool->manual);
+    int64_t pause_ns;
+    return keeper_step(spool, &pause_ns);
+}

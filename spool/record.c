@@ -1,0 +1,176 @@
+// Records inside a frame's body, back to back and without padding:
+//
+//   length u32 (of what follows) | kind u8 | flags u8 | header count u8 | source u8 | lane u8 | topic u8 | event id u16
+//   | key u32 | headers u32 | payload u32 | payload crc u32 | received u64 | id hash 16 bytes
+//   | source, lane, topic, event id, key, headers, payload: the bytes, as long as said above
+//
+// headers: for each: name u16 | value u32 | the bytes of both.
+#include "spool/frame.h"
+
+#include <stdlib.h>
+
+enum {
+    RECORD_FIXED_BYTES = 48, // behind the length
+    RECORD_FLAG_KEY = 1,
+    TOPIC_MAX = 249,
+    EVENT_ID_MAX = 1024,
+    KEY_MAX = 64 << 10,
+    HEADER_FIELD_FIXED = 6,
+    RECORD_HEADERS_BYTES_MAX = 1 << 20,
+};
+
+static bool lengths_ok(const struct record *record, const struct record_header_field *fields, size_t field_count,
+                       size_t *headers_length)
+{
+    if (record->source.length > SPOOL_NAME_MAX || record->lane.length > SPOOL_NAME_MAX)
+        return false;
+    if (record->topic.length > TOPIC_MAX || record->event_id.length > EVENT_ID_MAX)
+        return false;
+    if ((record->has_key ? record->key.length : 0) > KEY_MAX || record->payload.length >= FRAME_BODY_MAX)
+        return false;
+    if (field_count > RECORD_HEADERS_MAX)
+        return false;
+    *headers_length = 0;
+    for (size_t i = 0; i < field_count; i++) {
+        if (fields[i].name.length > UINT16_MAX || fields[i].value.length > RECORD_HEADERS_BYTES_MAX)
+            return false;
+        *headers_length += HEADER_FIELD_FIXED + fields[i].name.length + fields[i].value.length;
+    }
+    return *headers_length <= RECORD_HEADERS_BYTES_MAX;
+}
+
+static bool reserve(struct record_buffer *buffer, size_t more)
+{
+    if (more > FRAME_BODY_MAX - buffer->length)
+        return false;
+    size_t needed = buffer->length + more;
+    if (needed <= buffer->capacity)
+        return true;
+    size_t capacity = buffer->capacity > 0 ? buffer->capacity : 4096;
+    while (capacity < needed)
+        capacity *= 2;
+    uint8_t *bytes = realloc(buffer->bytes, capacity);
+    if (bytes == NULL)
+        return false;
+    buffer->bytes = bytes;
+    buffer->capacity = capacity;
+    return true;
+}
+
+static void write_span(struct sl_writer *writer, struct sl_span span)
+{
+    sl_write_bytes(writer, span.bytes, span.length);
+}
+
+bool record_append(struct record_buffer *buffer, const struct record *record, const struct record_header_field *fields,
+                   size_t field_count)
+{
+    size_t headers_length;
+    if (!lengths_ok(record, fields, field_count, &headers_length))
+        return false;
+    sl_assert(record->kind == RECORD_EVENT || record->kind == RECORD_QUARANTINED);
+    struct sl_span key = record->has_key ? record->key : (struct sl_span){.bytes = "", .length = 0};
+    size_t length = (size_t)RECORD_FIXED_BYTES + record->source.length + record->lane.length + record->topic.length +
+                    record->event_id.length + key.length + headers_length + record->payload.length;
+    if (!reserve(buffer, length + 4))
+        return false;
+    struct sl_writer writer = sl_writer_of(buffer->bytes + buffer->length, length + 4);
+    sl_write_u32(&writer, (uint32_t)length);
+    sl_write_u8(&writer, (uint8_t)record->kind);
+    sl_write_u8(&writer, record->has_key ? RECORD_FLAG_KEY : 0);
+    sl_write_u8(&writer, (uint8_t)field_count);
+    sl_write_u8(&writer, (uint8_t)record->source.length);
+    sl_write_u8(&writer, (uint8_t)record->lane.length);
+    sl_write_u8(&writer, (uint8_t)record->topic.length);
+    sl_write_u16(&writer, (uint16_t)record->event_id.length);
+    sl_write_u32(&writer, (uint32_t)key.length);
+    sl_write_u32(&writer, (uint32_t)headers_length);
+    sl_write_u32(&writer, (uint32_t)record->payload.length);
+    sl_write_u32(&writer, record->payload_crc);
+    sl_write_u64(&writer, (uint64_t)record->received_wall_ns);
+    sl_write_bytes(&writer, record->id_hash, sizeof(record->id_hash));
+    sl_assert(writer.position == RECORD_FIXED_BYTES + 4);
+    write_span(&writer, record->source);
+    write_span(&writer, record->lane);
+    write_span(&writer, record->topic);
+    write_span(&writer, record->event_id);
+    write_span(&writer, key);
+    for (size_t i = 0; i < field_count; i++) {
+        sl_write_u16(&writer, (uint16_t)fields[i].name.length);
+        sl_write_u32(&writer, (uint32_t)fields[i].value.length);
+        write_span(&writer, fields[i].name);
+        write_span(&writer, fields[i].value);
+    }
+    write_span(&writer, record->payload);
+    sl_assert(!writer.failed && writer.position == length + 4);
+    buffer->length += length + 4;
+    buffer->count++;
+    return true;
+}
+
+void record_buffer_free(struct record_buffer *buffer)
+{
+    free(buffer->bytes);
+    *buffer = (struct record_buffer){0};
+}
+
+void record_buffer_cut(struct record_buffer *buffer, size_t length, uint32_t count)
+{
+    sl_assert(length <= buffer->length && count <= buffer->count);
+    buffer->length = length;
+    buffer->count = count;
+}
+
+static bool fixed_ok(const struct record *out, uint8_t flags)
+{
+    return (out->kind == RECORD_EVENT || out->kind == RECORD_QUARANTINED) && (flags & ~RECORD_FLAG_KEY) == 0 &&
+           out->header_count <= RECORD_HEADERS_MAX;
+}
+
+bool record_next(struct sl_reader *reader, struct record *out)
+{
+    if (reader->failed || reader->position == reader->length)
+        return false;
+    uint32_t length = sl_read_u32(reader);
+    struct sl_span bytes = sl_read_span(reader, length);
+    struct sl_reader in = sl_reader_of(bytes.bytes, bytes.length);
+    out->kind = (enum record_kind)sl_read_u8(&in);
+    uint8_t flags = sl_read_u8(&in);
+    out->header_count = sl_read_u8(&in);
+    uint8_t source = sl_read_u8(&in);
+    uint8_t lane = sl_read_u8(&in);
+    uint8_t topic = sl_read_u8(&in);
+    uint16_t event_id = sl_read_u16(&in);
+    uint32_t key = sl_read_u32(&in);
+    uint32_t headers = sl_read_u32(&in);
+    uint32_t payload = sl_read_u32(&in);
+    out->payload_crc = sl_read_u32(&in);
+    out->received_wall_ns = (int64_t)sl_read_u64(&in);
+    struct sl_span id_hash = sl_read_span(&in, sizeof(out->id_hash));
+    if (id_hash.length == sizeof(out->id_hash))
+        memcpy(out->id_hash, id_hash.bytes, sizeof(out->id_hash));
+    out->source = sl_read_span(&in, source);
+    out->lane = sl_read_span(&in, lane);
+    out->topic = sl_read_span(&in, topic);
+    out->event_id = sl_read_span(&in, event_id);
+    out->has_key = (flags & RECORD_FLAG_KEY) != 0;
+    out->key = sl_read_span(&in, key);
+    out->headers = sl_read_span(&in, headers);
+    out->payload = sl_read_span(&in, payload);
+    if (reader->failed || in.failed || in.position != in.length || !fixed_ok(out, flags)) {
+        reader->failed = true;
+        return false;
+    }
+    return true;
+}
+
+bool record_header_next(struct sl_reader *reader, struct record_header_field *out)
+{
+    if (reader->failed || reader->position == reader->length)
+        return false;
+    uint16_t name = sl_read_u16(reader);
+    uint32_t value = sl_read_u32(reader);
+    out->name = sl_read_span(reader, name);
+    out->value = sl_read_span(reader, value);
+    return !reader->failed;
+}

@@ -1,0 +1,179 @@
+// The happy path: activate (header, sync, rename, sync of the directory), append frames, seal, activate the next file.
+//
+// What a crash may leave, by the point where it comes:
+//   - before the rename: a file in ready/ with a header in it. It is never used again (prepare.c looks), because on a
+//   disk that
+//     persists the new name and not the removal of the old one it is the same file as a segment.
+//   - behind the rename, before the first frame: a segment without frames. Recovery: clean end.
+//   - in a frame: any subset of its sectors. Nobody was told of it. Recovery: torn tail, set aside.
+//   - in the seal: the segment ends without one; as the last segment it ends cleanly, and the seal holds no records.
+//   - between seal and the next activation: a sealed last segment whose stream is not closed. Recovery: clean end.
+// Failure: any error of a write, a sync or a rename here makes the log failed for good.
+#include "spool/segment.h"
+
+#include "base/crc32c.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const uint8_t zeros[SPOOL_BLOCK];
+
+void spool_path(char out[SPOOL_PATH_MAX], const char *dir, const char *name)
+{
+    int length = snprintf(out, SPOOL_PATH_MAX, "%s/%s", dir, name);
+    sl_assert(length > 0 && length < SPOOL_PATH_MAX);
+}
+
+void segment_file_name(char out[32], uint64_t first_seq)
+{
+    int length = snprintf(out, 32, "%016llx.seg", (unsigned long long)first_seq);
+    sl_assert(length == 20);
+}
+
+void segment_path(char out[SPOOL_PATH_MAX], const char *dir, uint64_t first_seq)
+{
+    char name[32];
+    segment_file_name(name, first_seq);
+    spool_path(out, dir, name);
+}
+
+uint64_t segment_usable(uint64_t size_bytes)
+{
+    uint64_t fixed = 2 * (uint64_t)SPOOL_BLOCK; // header block and seal
+    return size_bytes > fixed + FRAME_HEADER_BYTES ? size_bytes - fixed - FRAME_HEADER_BYTES : 0;
+}
+
+void stream_log_init(struct stream_log *log, const struct storage *storage, const char *dir)
+{
+    *log = (struct stream_log){.storage = storage, .handle = -1, .next_seq = 1, .sealed = true};
+    int length = snprintf(log->dir, sizeof(log->dir), "%s", dir);
+    sl_assert(length > 0 && (size_t)length < sizeof(log->dir));
+}
+
+static bool fail(struct stream_log *log, struct sl_error *err, int rc, const char *what)
+{
+    log->failed = true;
+    char name[32];
+    segment_file_name(name, log->header.first_seq);
+    return sl_fail_errno(err, SL_E_SYNC, -rc, "%s/%s: %s at %llu", log->header.stream, name, what,
+                         (unsigned long long)log->offset);
+}
+
+void stream_log_release(struct stream_log *log)
+{
+    if (log->handle >= 0)
+        log->storage->ops->close(log->storage->context, log->handle);
+    log->handle = -1;
+}
+
+bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, const struct segment_uuid *uuid,
+                         int64_t wall_ns, struct sl_error *err)
+{
+    sl_assert(log->sealed && !log->failed);
+    const struct storage *storage = log->storage;
+    stream_log_release(log);
+    log->handle = ready->handle;
+    ready->handle = -1;
+    log->header.uuid = *uuid;
+    log->header.first_seq = log->next_seq;
+    log->header.created_wall_ns = wall_ns;
+    log->header.size_bytes = ready->size_bytes;
+    log->header.previous_frame_crc = log->previous_crc;
+    log->seed = frame_body_seed(uuid);
+    log->offset = 0;
+
+    uint8_t block[SPOOL_BLOCK];
+    segment_header_encode(&log->header, block);
+    struct iovec part = {.iov_base = block, .iov_len = sizeof(block)};
+    int rc = storage->ops->pwritev(storage->context, log->handle, &part, 1, 0);
+    if (rc < 0)
+        return fail(log, err, rc, "write of the header");
+    rc = storage->ops->fdatasync(storage->context, log->handle);
+    if (rc < 0)
+        return fail(log, err, rc, "sync of the header");
+    char path[SPOOL_PATH_MAX];
+    segment_path(path, log->dir, log->header.first_seq);
+    rc = storage->ops->rename(storage->context, ready->path, path);
+    if (rc < 0)
+        return fail(log, err, rc, "rename");
+    rc = storage->ops->sync_directory(storage->context, log->dir);
+    if (rc < 0)
+        return fail(log, err, rc, "sync of the directory");
+    log->offset = SPOOL_BLOCK;
+    log->sealed = false;
+    return true;
+}
+
+uint64_t stream_log_room(const struct stream_log *log)
+{
+    if (log->sealed || log->failed)
+        return 0;
+    uint64_t taken = log->offset + SPOOL_BLOCK + FRAME_HEADER_BYTES; // behind the frame: the seal
+    return log->header.size_bytes > taken ? log->header.size_bytes - taken : 0;
+}
+
+// Writes one frame and syncs it. parts as in stream_log_append; frame->{kind, flags, count} are set.
+static bool put_frame(struct stream_log *log, struct iovec *parts, int part_count, struct frame_header *frame,
+                      struct sl_error *err)
+{
+    const struct storage *storage = log->storage;
+    uint32_t crc = log->seed;
+    size_t length = 0;
+    for (int i = 1; i <= part_count; i++) {
+        crc = sl_crc32c_extend(crc, parts[i].iov_base, parts[i].iov_len);
+        length += parts[i].iov_len;
+    }
+    sl_assert(length <= FRAME_BODY_MAX);
+    frame->uuid = log->header.uuid;
+    frame->body_length = (uint32_t)length;
+    frame->body_crc = crc;
+    frame->previous_crc = log->previous_crc;
+    frame->first_seq = log->next_seq;
+    // Everything synced before this frame was told before this frame was built: there is one frame in flight at a time.
+    frame->acked_through = log->next_seq - 1;
+    frame->offset = log->offset;
+    uint8_t header[FRAME_HEADER_BYTES];
+    frame_header_encode(frame, header);
+    parts[0] = (struct iovec){.iov_base = header, .iov_len = sizeof(header)};
+    uint64_t size = frame_size(frame->body_length);
+    size_t padding = (size_t)(size - FRAME_HEADER_BYTES - length);
+    // iov_base is not const; nothing is written through it.
+    parts[part_count + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)zeros, .iov_len = padding};
+    sl_assert(log->offset + size <= log->header.size_bytes);
+
+    int used = part_count + (padding > 0 ? 2 : 1);
+    int rc = storage->ops->pwritev(storage->context, log->handle, parts, used, log->offset);
+    if (rc < 0)
+        return fail(log, err, rc, "write");
+    rc = storage->ops->fdatasync(storage->context, log->handle);
+    if (rc < 0)
+        return fail(log, err, rc, "sync");
+    log->offset += size;
+    log->previous_crc = frame->header_crc;
+    log->next_seq += frame->count;
+    return true;
+}
+
+bool stream_log_append(struct stream_log *log, struct iovec *parts, int part_count, uint32_t count, int64_t wall_ns,
+                       struct frame_header *out, struct sl_error *err)
+{
+    sl_assert(!log->failed && !log->sealed && part_count > 0 && part_count <= FRAME_PARTS_MAX && count > 0);
+    *out = (struct frame_header){.kind = FRAME_DATA, .count = count, .written_wall_ns = wall_ns};
+    return put_frame(log, parts, part_count, out, err);
+}
+
+bool stream_log_seal(struct stream_log *log, bool closed, int64_t wall_ns, uint64_t *closed_size, struct sl_error *err)
+{
+    sl_assert(!log->failed && !log->sealed);
+    struct frame_header seal = {
+        .kind = FRAME_SEAL, .flags = closed ? FRAME_FLAG_STREAM_CLOSED : 0, .written_wall_ns = wall_ns};
+    struct iovec parts[2];
+    if (!put_frame(log, parts, 0, &seal, err))
+        return false;
+    log->sealed = true;
+    *closed_size = log->header.size_bytes;
+    // The rest holds zeros only. That it stays allocated after a failure or a crash costs space and nothing else.
+    if (log->storage->ops->truncate(log->storage->context, log->handle, log->offset) == 0)
+        *closed_size = log->offset;
+    return true;
+}
