@@ -33,6 +33,7 @@ struct http_limits {
     uint32_t connections;                 // in all. Default 10,000
     uint32_t connections_address;         // of one peer address; unix sockets are exempt. Default 1,000
     uint32_t resets_minute;               // resets (by either side) a connection a minute, then it is closed. Default 200
+    uint32_t control_frames_minute;       // PING, SETTINGS, PRIORITY, unknown and empty frames; the same. Default 60,000
     int64_t request_timeout_ns;           // first byte of a request to its last. Default 30 s
     int64_t response_timeout_ns;          // an answer waiting to be read by the client. Default 30 s
     int64_t idle_timeout_ns;              // a connection without a request. Default 75 s
@@ -119,6 +120,7 @@ struct http_loop *http_request_loop(const struct http_request *request);
 struct sl_span http_request_method(const struct http_request *request);
 struct sl_span http_request_path(const struct http_request *request);  // without the query, as sent (not normalised)
 struct sl_span http_request_query(const struct http_request *request); // without '?', may be empty
+// At least JSON_PADDING (64) readable bytes follow the body, also an empty one; their contents are anything.
 struct sl_span http_request_body(const struct http_request *request);
 // The only value of a header (lower-case name), or an empty span with bytes == NULL. Repeated: the values joined with ", "
 // is what HTTP means, but every header asked for here is a single one: the first is given and *repeated set when there are more.
