@@ -1,7 +1,7 @@
 // The drain: every record of every stream of this node's spool into Kafka, exactly once for read_committed readers.
 //
-// One thread and one transactional producer a lane ("drain-<lane>"): it drains the lane's records of the older streams, oldest
-// first, then follows the current one. A lane whose topic is in trouble holds up itself alone.
+// One thread and one transactional producer a lane ("drain-<lane>"): it drains the lane's records of the older streams,
+// oldest first, then follows the current one. A lane whose topic is in trouble holds up itself alone.
 //
 // This is the only folder that includes rdkafka.h; nothing of it shows here.
 //
@@ -32,29 +32,34 @@ struct produce_topic { // of a configured source
 
 struct produce_options {
     struct spool *spool;
-    const char *node, *cluster; // enter the transactional.id: sluice.<cluster>.<stream>.<lane>
-    const char *brokers;        // "host:port,…"; NULL = embedded: librdkafka's mock cluster in this process
+    const char *node, *cluster;   // enter the transactional.id: sluice.<cluster>.<stream>.<lane>
+    const char *brokers;          // "host:port,…"; NULL = embedded: librdkafka's mock cluster in this process
     uint32_t embedded_partitions; // of each topic of the embedded cluster, ≥ 4
     const struct produce_property *properties; // any librdkafka property, already free of the refused ones
     size_t property_count;
-    bool transactional;             // false: mode idempotent, the weaker promise of docs/guarantees.md
-    int64_t transaction_time_ns;    // how long a transaction grows under load
-    uint32_t queue_events;          // librdkafka's queue
+    bool transactional;          // false: mode idempotent, the weaker promise of docs/guarantees.md
+    int64_t transaction_time_ns; // how long a transaction grows under load
+    uint32_t queue_events;       // librdkafka's queue
     uint64_t queue_bytes;
     const struct produce_topic *topics;
     size_t topic_count;
     const char *const *lanes;
     size_t lane_count;
-    // Any drain thread: the committed position of the current stream moved in this lane. Must be cheap and not block. May be NULL.
+    // Goes on although Kafka's progress went back, or lies in another sluice.progress or cluster: from the position
+    // that this node verified last. Without it such a lane is PRODUCE_STOPPED. For one start, by an operator.
+    bool adopt;
+    // Any drain thread: the committed position of the current stream moved in this lane. Must be cheap and not block.
+    // May be NULL.
     void (*on_committed)(void *user, const char *lane, uint64_t through);
     void *user;
 };
 
-// Checks every librdkafka property (SL_E_CONFIG names it) and starts the lanes' threads. Does not wait for Kafka. Older streams that
-// name lanes which are configured no more are drained as well.
+// Checks every librdkafka property (SL_E_CONFIG names it) and starts the lanes' threads. Does not wait for Kafka. Older
+// streams that name lanes which are configured no more are drained as well.
 bool produce_start(struct produce **out, const struct produce_options *options, struct sl_error *err) SL_MUST_USE;
-// Goes on draining until everything is committed and verified or `deadline_ns` (monotonic) has passed, whichever is first; then aborts what is open, closes,
-// joins, frees. What Kafka has not taken stays spooled. With a deadline in the past: stops at once.
+// Goes on draining until everything is committed and verified or `deadline_ns` (monotonic) has passed, whichever is
+// first; then aborts what is open, closes, joins, frees. What Kafka has not taken stays spooled. With a deadline in the
+// past: stops at once.
 void produce_stop(struct produce *produce, int64_t deadline_ns);
 
 // For a reload: starts lanes that are new, checks topics that are new. Lanes are never stopped.
@@ -81,7 +86,7 @@ struct produce_lane_status {
     char lane[SPOOL_NAME_MAX + 1];
     char stream[SPOOL_STREAM_ID_MAX]; // being drained now
     enum produce_lane_state state;
-    int64_t since_wall_ns;            // of the state
+    int64_t since_wall_ns; // of the state
     uint64_t committed_seq, verified_seq;
     uint64_t transactions, aborts, fenced, producers; // since start; producers = handles made
     uint64_t dead_lettered, refused;
@@ -91,11 +96,11 @@ size_t produce_lanes(const struct produce *produce, struct produce_lane_status *
 
 struct produce_topic_status {
     char topic[PRODUCE_TOPIC_MAX + 1];
-    uint64_t produced;              // committed records since start: sluice_produced_total{topic}
-    int partitions;                 // 0 = not known or missing
+    uint64_t produced; // committed records since start: sluice_produced_total{topic}
+    int partitions;    // 0 = not known or missing
     int replication_factor;
-    int min_insync_replicas;        // -1 = not known
-    char warning[200];              // weaker replication than the level promises, missing, …
+    int min_insync_replicas; // -1 = not known
+    char warning[200];       // weaker replication than the level promises, missing, …
 };
 size_t produce_topics(const struct produce *produce, struct produce_topic_status *out, size_t capacity);
 

@@ -1,0 +1,135 @@
+// What follows a failure. A delivery that failed names a record (bisect, dead-letter), a topic (hold) or nothing (abort
+// and try again); a call that failed names the transaction or the handle. Whatever the case, the next position comes
+// from progress as read from Kafka, never from what a call returned.
+#include "produce/internal.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+void transaction_clear(struct lane *lane)
+{
+    struct transaction *transaction = &lane->transaction;
+    size_t head = offsetof(struct transaction, runs);
+    memset(transaction, 0, head);
+}
+
+bool transaction_abort(struct lane *lane, int deadline_ms)
+{
+    int64_t deadline_ns = sl_monotonic_ns() + deadline_ms * SL_NS_PER_MS;
+    for (;;) {
+        rd_kafka_error_t *error = rd_kafka_abort_transaction(lane->session.rk, ABORT_SLICE_MS);
+        if (!error)
+            return lane->transaction.outstanding == 0;
+        transaction_serve(lane, 0);
+        bool resume = rd_kafka_error_is_retriable(error) && !rd_kafka_error_is_fatal(error);
+        if (!resume)
+            sl_logf(SL_WARN, "produce", "an abort failed", SL_STR("stream", lane->session.stream),
+                    SL_STR("lane", lane->name), SL_STR("cause", rd_kafka_error_string(error)));
+        rd_kafka_error_destroy(error);
+        if (!resume || sl_monotonic_ns() > deadline_ns || lane_must_quit(lane))
+            return false;
+    }
+}
+
+static enum step abort_and_read(struct lane *lane)
+{
+    struct session *session = &lane->session;
+    for (size_t i = 0; i < ROUTE_BUCKETS; i++) {
+        for (struct route *route = lane->routes[i]; route; route = route->next)
+            route->in_transaction = 0;
+    }
+    // Without transactions there is nothing to abort: what librdkafka still holds is dropped with the handle.
+    if (!lane->produce->options.transactional || !transaction_abort(lane, CALL_DEADLINE_MS))
+        return STEP_REBUILD;
+    transaction_clear(lane);
+    enum step step = session_read_progress(lane);
+    if (step != STEP_GO)
+        return step;
+    struct sl_error err;
+    if (session->reader && !stage_reset(lane, &err)) {
+        snprintf(lane->trouble, sizeof(lane->trouble), "%.280s", err.text);
+        return STEP_REBUILD;
+    }
+    return STEP_GO;
+}
+
+enum step transaction_fail(struct lane *lane, enum error_action action, const char *what, const char *text)
+{
+    snprintf(lane->trouble, sizeof(lane->trouble), "%s: %.200s", what, text);
+    sl_logf(action == ERROR_SUSPECT ? SL_INFO : SL_WARN, "produce", "a transaction failed",
+            SL_STR("stream", lane->session.stream), SL_STR("lane", lane->name), SL_STR("what", what),
+            SL_STR("cause", text), SL_STR("action", error_action_word(action)),
+            SL_UINT("records", lane->transaction.records));
+    pthread_mutex_lock(&lane->mutex);
+    lane->status.aborts++;
+    lane->status.fenced += action == ERROR_FENCED;
+    pthread_mutex_unlock(&lane->mutex);
+    routes_doubt(lane);
+    enum step step;
+    switch (action) {
+    case ERROR_REBUILD:
+        return STEP_REBUILD;
+    case ERROR_FENCED:
+        return STEP_FENCED;
+    case ERROR_DENIED:
+        return STEP_DENIED;
+    case ERROR_SUSPECT:
+        return abort_and_read(lane);
+    default:
+        step = abort_and_read(lane);
+        return step == STEP_GO ? STEP_AGAIN : step;
+    }
+}
+
+enum step transaction_fail_call(struct lane *lane, const char *what, rd_kafka_error_t *error)
+{
+    rd_kafka_resp_err_t code = rd_kafka_error_code(error);
+    char text[200];
+    if (rd_kafka_error_is_fatal(error) && code == RD_KAFKA_RESP_ERR__FATAL)
+        code = rd_kafka_fatal_error(lane->session.rk, text, sizeof(text));
+    enum error_action action =
+        error_of_call(code, rd_kafka_error_is_fatal(error), rd_kafka_error_txn_requires_abort(error),
+                      rd_kafka_error_is_retriable(error));
+    snprintf(text, sizeof(text), "%s", rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+    return transaction_fail(lane, action, what, text);
+}
+
+static enum step suspects_failed(struct lane *lane)
+{
+    const struct transaction *transaction = &lane->transaction;
+    const char *cause = rd_kafka_err2str(transaction->suspect_error);
+    bool too_large = transaction->suspect_error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                     transaction->suspect_error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+    lane->bisect_too_large = lane->bisect.active ? lane->bisect_too_large && too_large : too_large;
+    uint64_t seq =
+        bisect_failed(&lane->bisect, transaction->suspect_first, transaction->suspect_last, transaction->suspect_count);
+    if (seq)
+        deadletter_condemn(lane, seq, cause, transaction->suspect_dead_letter);
+    return transaction_fail(lane, ERROR_SUSPECT, "deliver", cause);
+}
+
+enum step transaction_failed(struct lane *lane)
+{
+    struct transaction *transaction = &lane->transaction;
+    char text[300];
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(lane->session.rk, text, sizeof(text));
+    if (fatal)
+        return transaction_fail(lane, error_of_call(fatal, true, false, false), "producer", text);
+    if (transaction->suspect_count && !transaction->error) {
+        // The rest of the batch's reports are on their way; the more of them, the better the suspects are known.
+        int64_t deadline_ns = sl_monotonic_ns() + SL_NS_PER_S;
+        uint32_t before;
+        do {
+            before = transaction->outstanding;
+            transaction_serve(lane, 20);
+        } while (transaction->outstanding < before && sl_monotonic_ns() < deadline_ns);
+    }
+    if (transaction->suspect_count && !transaction->error)
+        return suspects_failed(lane);
+    if (!transaction->error)
+        return transaction_fail(lane, ERROR_ABORT, "deliver", "records were dropped with their transaction");
+    snprintf(text, sizeof(text), "%s", lane->trouble); // names the topic
+    return transaction_fail(lane, error_of_delivery(transaction->error), "deliver", text);
+}

@@ -1,0 +1,336 @@
+// What the files of produce/ share. Nothing of it is for other folders.
+//
+// Threads: a struct lane belongs to its own thread but for the members said to be shared; `mutex` guards those that are
+// not atomic. A struct topic lives until produce_stop.
+#ifndef SLUICE_PRODUCE_INTERNAL_H
+#define SLUICE_PRODUCE_INTERNAL_H
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "produce/bisect.h"
+#include "produce/errors.h"
+#include "produce/guard.h"
+#include "produce/produce.h"
+#include "produce/progress.h"
+#include "produce/sizing.h"
+#include "produce/tail.h"
+
+#include <librdkafka/rdkafka.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    LANES_MAX = 64, // configured ones, and those that only older streams name
+    ROUTE_BUCKETS = 256,
+    STAGE_MAX = 8192, // records prepared ahead
+    CONDEMNED_MAX = 64,
+    RECEIVED_RUNS_MAX = 4096,
+
+    TRANSACTION_TIMEOUT_MS = 15000,
+    // Below the transaction's timeout, with room for an abort: a message that cannot be delivered ends the transaction
+    // before the coordinator does.
+    MESSAGE_TIMEOUT_MS = 10000,
+    SOCKET_TIMEOUT_MS = 7000,
+    CALL_SLICE_MS = 200,      // a blocking call is resumed this often, so that a stop is noticed
+    CALL_DEADLINE_MS = 15000, // after that the outcome is unknown: new producer
+    ABORT_SLICE_MS = 20,      // slice of an abort, which waits for delivery reports that the lane has to serve
+};
+
+// A topic, over all lanes. Immutable name; the figures under produce->mutex.
+struct topic {
+    char name[PRODUCE_TOPIC_MAX + 8]; // room for ".dlq"
+    struct topic *next;
+    bool listed; // of a configured source: shown by produce_topics
+    _Atomic uint64_t produced;
+    int partitions, replication_factor, min_insync_replicas;
+    char warning[300];
+};
+
+struct embedded;
+
+struct produce {
+    struct produce_options options; // deep copy; strings are freed with it
+    char **owned;                   // every string and array of the copy
+    size_t owned_count;
+    struct embedded *embedded; // NULL: real brokers
+    char brokers[4096];
+    char drainer[SPOOL_STREAM_ID_MAX]; // this process's name in progress records
+
+    pthread_mutex_t mutex; // lanes (only ever appended to), topics
+    struct lane *lanes[LANES_MAX];
+    _Atomic size_t lane_count;
+    struct topic *topics;
+
+    struct histogram histogram;
+    _Atomic int64_t reached_ns; // monotonic: last answer of a broker to any lane
+    _Atomic bool stopping;
+    _Atomic int64_t stop_deadline_ns; // monotonic, valid while stopping
+};
+
+// A topic as one lane uses it.
+struct route {
+    struct route *next; // in its bucket
+    struct topic *topic;
+    uint32_t hash;
+    bool dead_letter;
+    bool ready;                // the session's producer has its metadata: records may be handed over
+    bool refusing;             // a dead-letter topic that cannot be had
+    int64_t checked_ns;        // monotonic, last look at its configuration
+    int64_t message_bytes_max; // of the topic; 0 = not known
+    rd_kafka_topic_t *handle;  // of the session's producer
+    uint64_t in_transaction;   // records
+};
+
+// A frame while anything points into it: the cursor, the stage, librdkafka.
+struct chunk {
+    struct chunk *next, *previous;
+    struct spool_frame *frame;
+    uint32_t references;
+};
+
+enum message_kind { MESSAGE_EVENT, MESSAGE_DEAD_LETTER, MESSAGE_REFUSED };
+
+struct message { // a record, ready to be handed over
+    enum message_kind kind;
+    uint64_t seq;
+    struct chunk *chunk;
+    struct route *route;         // NULL for MESSAGE_REFUSED
+    rd_kafka_headers_t *headers; // owned until librdkafka takes them
+    const char *cause;           // static; MESSAGE_REFUSED
+    struct record record;        // views into the chunk
+};
+
+struct condemned {
+    uint64_t seq;
+    bool dead_letter_refused; // even <topic>.dlq did not take it
+    char cause[96];
+};
+
+struct received_run { // for the histogram: events that came in at about the same time
+    int64_t wall_ms;
+    uint32_t count;
+};
+
+struct transaction {
+    bool open;
+    uint64_t first_seq;
+    uint64_t limit;   // last seq that it may take (bisect)
+    bool cut;         // the next record waits for its topic: commit what there is
+    uint64_t records; // of the lane, whatever became of them
+    uint64_t counted; // of them, those that spool_note_committed has not been told of
+    uint64_t dead_lettered, refused;
+    int64_t opened_ns;
+    uint32_t outstanding; // handed to librdkafka, no delivery report yet
+    uint64_t outstanding_bytes;
+    // Of failed deliveries.
+    bool failed;
+    rd_kafka_resp_err_t error; // the first that is not a consequence of another
+    struct route *error_route;
+    uint64_t suspect_first, suspect_last, suspect_count;
+    rd_kafka_resp_err_t suspect_error;
+    bool suspect_dead_letter; // it was the dead-letter topic that refused
+    size_t run_count;
+    struct received_run runs[RECEIVED_RUNS_MAX];
+};
+
+// One stream of the lane while it is being drained.
+struct session {
+    char stream[SPOOL_STREAM_ID_MAX];
+    char node[SPOOL_NAME_MAX + 1]; // that accepted it
+    bool current;
+    bool ended;       // the reader said END
+    uint64_t counted; // spool_note_committed was told through here
+    uint64_t skipped; // records in (counted, progress.through] that an earlier incarnation committed
+    uint64_t verified;
+    struct progress progress; // as committed last
+    struct guard guard;
+    int64_t progress_ns;      // monotonic, of that commit
+    int64_t verified_ns;      // monotonic, of the last look
+    int64_t committed_end_ns; // when the transaction before ended, for the rate
+
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *events;
+    rd_kafka_topic_t *progress_topic;
+    bool fatal;
+
+    // Reading ahead.
+    struct spool_reader *reader; // shared with produce_stop under lane->mutex, which wakes it
+    struct chunk *chunks;
+    struct chunk *cursor; // being walked, NULL between frames
+    struct sl_reader cursor_in;
+    uint64_t cursor_seq;     // of the next record
+    uint64_t staged_through; // everything up to here was walked
+    struct message *stage;   // ring of STAGE_MAX
+    size_t stage_first, stage_count;
+    uint64_t staged_bytes; // payloads
+};
+
+struct lane {
+    struct produce *produce;
+    char name[SPOOL_NAME_MAX + 1];
+    pthread_t thread;
+
+    // Shared.
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    struct produce_lane_status status; // under mutex
+    _Atomic uint64_t committed;        // of the current stream
+    _Atomic int64_t last_commit_ns;
+
+    // The thread's own.
+    struct tail tail;
+    struct route *routes[ROUTE_BUCKETS];
+    struct route *route_last; // of the record before: mostly the same again
+    struct session session;
+    struct transaction transaction;
+    struct sizing sizing;
+    struct bisect bisect;
+    struct condemned condemned[CONDEMNED_MAX];
+    size_t condemned_count;
+    bool bisect_too_large;                    // the round of bisect began with "too large"
+    uint32_t batch_bytes;                     // of the next producer; 0 = as configured
+    uint32_t failures;                        // in a row, for the pause
+    uint32_t fences;                          // the same, of fencings
+    uint64_t done_counter;                    // streams up to this one are drained
+    char claimed_stream[SPOOL_STREAM_ID_MAX]; // the claim that this process committed last
+    uint64_t claimed;
+    int64_t complained_ns; // monotonic, of the last warning about Kafka
+    struct route *held;    // the route in trouble
+    char trouble[300];
+};
+
+// What a piece of work asks of the lane's state machine.
+enum step {
+    STEP_GO,      // go on
+    STEP_AGAIN,   // the transaction was aborted, position is at progress.through + 1: go on after a pause
+    STEP_REBUILD, // new producer
+    STEP_FENCED,  // new producer, after a look at who claimed
+    STEP_HELD,    // lane->held is in trouble; lane->trouble says how
+    STEP_DENIED,  // new producer, later; lane->trouble
+    STEP_END,     // the stream is drained
+    STEP_STOPPED, // until a person decides; lane->trouble
+    STEP_QUIT,    // produce_stop's deadline has passed, or everything is done
+};
+
+// ---- produce.c
+struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length, bool listed);
+bool produce_add_lane(struct produce *produce, const char *name, struct sl_error *err) SL_MUST_USE;
+
+// ---- lane.c
+void *lane_main(void *lane);
+// Stop was asked for and its deadline has passed.
+bool lane_must_quit(const struct lane *lane);
+void lane_set_state(struct lane *lane, enum produce_lane_state state, const char *trouble);
+// Sleeps; ends early when a stop is asked for or its deadline passes. False: must quit.
+bool lane_pause(struct lane *lane, int64_t ns);
+// A warning about Kafka with lane->trouble, one a minute.
+void lane_complain(struct lane *lane);
+
+// ---- handle.c: librdkafka handles and their configuration
+// Every property on a trial handle: SL_E_CONFIG names the one that is wrong.
+bool handle_check(const struct produce *produce, struct sl_error *err) SL_MUST_USE;
+rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, struct sl_error *err);
+rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err);
+
+// ---- connect.c: a stream's takeover steps, this node's own restart
+enum step session_connect(struct lane *lane, const struct spool_stream_info *info);
+void session_close(struct lane *lane);
+// Reads progress to the high watermark, judges it by the guard and by the claim, and sets session->progress by it.
+enum step session_read_progress(struct lane *lane);
+// After a fencing, without a producer: STEP_STOPPED when a rival has claimed, else STEP_GO.
+enum step session_look_for_rival(struct lane *lane);
+// True: nothing of the lane is left in an older stream beyond what was verified before; Kafka need not be asked.
+bool session_is_done(struct lane *lane, const struct spool_stream_info *info);
+
+// ---- stage.c: reading ahead
+enum stage_state { STAGE_MORE, STAGE_WAIT, STAGE_END, STAGE_FAILED };
+// Walks on until a record is staged that was not before, the stage is full, or there is nothing within timeout_ns.
+enum stage_state stage_fill(struct lane *lane, int64_t timeout_ns, struct sl_error *err);
+// As far as commits may claim: all before the first staged record.
+uint64_t stage_through(const struct session *session);
+struct message *stage_head(struct session *session);
+void stage_pop(struct session *session);
+// Drops what is staged and reads again behind what is counted.
+bool stage_reset(struct lane *lane, struct sl_error *err) SL_MUST_USE;
+void stage_drop(struct session *session);
+void chunk_hold(struct chunk *chunk);
+void chunk_drop(struct session *session, struct chunk *chunk);
+
+// ---- message.c
+// Fills kind, route, headers from message->record and message->seq.
+void message_prepare(struct lane *lane, struct message *message);
+void message_clear(struct message *message);
+// The seq of the record in `chunk` whose payload lies at `payload`.
+uint64_t message_seq_at(const struct chunk *chunk, const void *payload);
+
+// ---- deadletter.c
+// The condemnation of a record, or NULL.
+const struct condemned *deadletter_find(const struct lane *lane, uint64_t seq);
+// `again`: the dead-letter topic refused it as well.
+void deadletter_condemn(struct lane *lane, uint64_t seq, const char *cause, bool again);
+// Forgets those through `through`: they are committed.
+void deadletter_forget(struct lane *lane, uint64_t through);
+struct route *deadletter_route(struct lane *lane, const struct record *record);
+void deadletter_headers(rd_kafka_headers_t *headers, const struct record *record, const char *cause);
+
+// ---- topics.c
+struct route *route_of(struct lane *lane, const void *name, size_t length, bool dead_letter);
+// STEP_GO: records may be handed over. STEP_HELD with lane->held and lane->trouble; STEP_AGAIN: Kafka did not answer.
+enum step route_make_ready(struct lane *lane, struct route *route);
+void routes_forget_producer(struct lane *lane);
+void routes_doubt(struct lane *lane); // after an error: look again before the next record
+// sluice.progress exists, is compacted, and its id is read. STEP_GO, STEP_HELD, STEP_AGAIN.
+enum step topics_progress(struct lane *lane, uint64_t topic_id[2]);
+
+// ---- admin.c: admin calls, made synchronous
+struct admin_config {
+    const char *name;
+    char value[128]; // "" = not told
+};
+rd_kafka_resp_err_t admin_create_topic(rd_kafka_t *rk, const char *topic, int partitions, int replication,
+                                       const char *const (*configs)[2], size_t config_count, char *text,
+                                       size_t text_size);
+rd_kafka_resp_err_t admin_topic_configs(rd_kafka_t *rk, const char *topic, struct admin_config *configs, size_t count);
+rd_kafka_resp_err_t admin_topic_id(rd_kafka_t *rk, const char *topic, uint64_t id[2]);
+
+// ---- transaction.c
+// One transaction, or an idle turn. STEP_GO when the next may follow.
+enum step transaction_run(struct lane *lane);
+// Serves delivery reports and errors of the session's producer; waits at most timeout_ms for the first.
+void transaction_serve(struct lane *lane, int timeout_ms);
+// The progress record alone, `claim` as given: claims, idle rewrites.
+enum step transaction_progress_only(struct lane *lane, uint64_t claim, bool closed);
+
+// ---- commit.c
+// All delivery reports, then the progress record, then the commit; on failure everything that the error asks for.
+enum step transaction_finish(struct lane *lane, uint64_t through, uint64_t claim, bool closed);
+enum step transaction_begin(struct lane *lane);
+
+// ---- abort.c
+// What a failed delivery or a fatal error of the handle asks for.
+enum step transaction_failed(struct lane *lane);
+// After a failed call or delivery: aborts and reads progress where that is what the action says.
+enum step transaction_fail(struct lane *lane, enum error_action action, const char *what, const char *text);
+// The same, from the error that a call returned; destroys it.
+enum step transaction_fail_call(struct lane *lane, const char *what, rd_kafka_error_t *error);
+// Aborts what is open, in slices, for at most deadline_ms. False: the outcome is unknown.
+bool transaction_abort(struct lane *lane, int deadline_ms);
+// Forgets the transaction: nothing of it is in librdkafka any more.
+void transaction_clear(struct lane *lane);
+
+// ---- claim.c
+enum step claim_commit(struct lane *lane);
+// Is this progress record a rival's claim, given the last one that was committed here?
+bool claim_is_rival(const struct progress *own, const struct progress *read);
+
+// ---- verify.c
+// Looks at what read_committed readers see of the lane's progress and tells the spool. STEP_STOPPED on a rival's claim.
+enum step verify_progress(struct lane *lane, int timeout_ms);
+
+// ---- embedded.c
+struct embedded *embedded_start(const struct produce_options *options, struct sl_error *err);
+const char *embedded_brokers(const struct embedded *embedded);
+void embedded_topic(struct embedded *embedded, const char *topic, int partitions); // any thread; idempotent
+void embedded_stop(struct embedded *embedded);                                     // NULL is allowed
+
+#endif
