@@ -35,8 +35,23 @@ package_list() {
 
 # missing_packages NAME...: those of the lists that dpkg does not report as installed. No network, no root.
 missing_packages() {
-    local wanted installed
-    mapfile -t wanted < <(package_list "$@")
-    installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^ii  *//p')
-    printf '%s\n' "${wanted[@]}" | grep -vxF -e "$installed" || true
+    local names installed
+    mapfile -t names < <(package_list "$@")
+    installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${names[@]}" 2>/dev/null | sed -n 's/^ii  *//p') ||
+        true # dpkg-query's way to say that it does not know one of them
+    printf '%s\n' "${names[@]}" | grep -vxF -e "$installed" || true
+}
+
+# The mirror of this machine's own Debian release, as apt itself understands it: deb822 and one-line sources alike, and
+# also where apt's lists have been deleted (--no-release-info), as in container images.
+own_mirror() {
+    local codename
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+    # shellcheck disable=SC2016 # apt-get expands these
+    apt-get indextargets --no-release-info --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v codename="$codename" '
+            $3 != "main" || $1 ~ /security/ { next }
+            !first { first = $1 }
+            $2 == codename && !exact { exact = $1 }
+            END { print (exact ? exact : first) }'
 }
