@@ -110,7 +110,7 @@ class KafkaScenario:
                          f"{sluice['events_per_second'] / base:.2f}", number(sluice["cpu_us"], 2),
                          number(sluice["lag_half"]), number(sluice["lag_end"]), number(sluice["p99_ms"], 1)])
             note = (f"Offered {sluice['offered']:,} events/s for {seconds} s, {self.arguments.kafka_batch} a request; "
-                    f"most pending {number(sluice['lag_most'])}, drained {sluice['drained_s']:.1f} s after the last one; "
+                    f"most pending {number(sluice['lag_most'])}, drained {sluice['drained_s']:.1f} s after the end; "
                     f"RssAnon {sluice['rss_anon_mib']:.0f} MiB; the three brokers used "
                     f"{brokers_cpu_s / sluice['acked'] * 1e6:.1f} µs an event. "
                     f"Goal: ratio ≥ {self.arguments.kafka_ratio}, pending at the end no more than half-way.")

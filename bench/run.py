@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import report  # noqa: E402  the path must be set first
 from bench.servers import Bare, BenchError, FrozenKafka, Sluice, StoppedBrokers, Usage  # noqa: E402
+from tests.kafka import ClusterError  # noqa: E402
 from tests.lib.places import disk_root  # noqa: E402
 from tests.lib.report import Failure  # noqa: E402
 
@@ -192,7 +193,8 @@ class Bench:
 
     def results(self):
         settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each; {self.arguments.threads} "
-                    f"event loop(s) on either side; load generator on the same cores; frozen Kafka: {self.arguments.frozen}.")
+                    f"loop(s) on either side; load generator on the same cores; frozen Kafka: "
+                    f"{self.arguments.frozen}.")
         return {"machine": self.machine, "settings": settings, "sections": self.sections, "runs": self.runs}
 
     def run(self):
@@ -203,7 +205,7 @@ class Bench:
             self.log(name)
             try:
                 getattr(self, name)()
-            except (BenchError, Failure, subprocess.TimeoutExpired) as error:
+            except (BenchError, ClusterError, Failure, subprocess.TimeoutExpired) as error:
                 self.log(f"{name} FAILED: {error}")
                 failed.append(name)
         os.unlink(self.body)
