@@ -1,0 +1,323 @@
+// Malformed input, as a table: what is refused, under which kind, at which event and byte, and in which words.
+#include "tests/json/json_lib.h"
+
+#include <stdio.h>
+
+#define TEXT(literal) (literal), sizeof(literal) - 1
+#define DOC           JSON_SHAPE_DOCUMENT
+#define LINES         JSON_SHAPE_LINES
+
+static const struct {
+    enum json_shape shape;
+    const char *text;
+    size_t length;
+    enum json_fault_kind kind;
+    size_t index;
+    size_t offset;
+    const char *detail; // a part of it
+} faults[] = {
+    // nothing there
+    {DOC, TEXT(""), JSON_FAULT_EMPTY, 0, 0, "holds no event"},
+    {DOC, TEXT(" \r\n\t "), JSON_FAULT_EMPTY, 0, 5, "holds no event"},
+    {DOC, TEXT(" [ ] "), JSON_FAULT_EMPTY, 0, 3, "the array holds no event"},
+    {LINES, TEXT(""), JSON_FAULT_EMPTY, 0, 0, "holds no event"},
+    {LINES, TEXT("\n \r\n\t\n"), JSON_FAULT_EMPTY, 0, 6, "holds no event"},
+    // no object
+    {DOC, TEXT("42"), JSON_FAULT_NOT_OBJECT, 0, 0, "this is a number"},
+    {DOC, TEXT(" \"x\" "), JSON_FAULT_NOT_OBJECT, 0, 1, "this is a string"},
+    {DOC, TEXT("null"), JSON_FAULT_NOT_OBJECT, 0, 0, "this is null"},
+    {DOC, TEXT("[{},true]"), JSON_FAULT_NOT_OBJECT, 1, 4, "this is true or false"},
+    {DOC, TEXT("[{}, [{}]]"), JSON_FAULT_NOT_OBJECT, 1, 5, "this is an array"},
+    {DOC, TEXT("[-1.5]"), JSON_FAULT_NOT_OBJECT, 0, 1, "this is a number"},
+    {LINES, TEXT("{}\n[{}]\n"), JSON_FAULT_NOT_OBJECT, 1, 3, "this is an array"},
+    {LINES, TEXT("{}\n\n  7  \n{}"), JSON_FAULT_NOT_OBJECT, 1, 6, "this is a number"},
+    // no object, and more wrong with it
+    {DOC, TEXT("42 43"), JSON_FAULT_SYNTAX, 0, 3, "more follows the object"},
+    {DOC, TEXT("[[1,}]"), JSON_FAULT_SYNTAX, 0, 4, "closing bracket"},
+    {DOC, TEXT("[1 2]"), JSON_FAULT_SYNTAX, 0, 3, "expected ',' or ']' after an event"},
+    {DOC, TEXT("[1"), JSON_FAULT_SYNTAX, 0, 2, "the body ends inside the array of events"},
+    // ends early
+    {DOC, TEXT("{"), JSON_FAULT_SYNTAX, 0, 1, "the body ends inside an object"},
+    {DOC, TEXT("{\"a"), JSON_FAULT_SYNTAX, 0, 3, "the body ends inside a string"},
+    {DOC, TEXT("{\"a\\"), JSON_FAULT_SYNTAX, 0, 4, "the body ends inside a string"},
+    {DOC, TEXT("{\"a\\u00"), JSON_FAULT_SYNTAX, 0, 7, "the body ends inside a string"},
+    {DOC, TEXT("{\"a\\ud800\\"), JSON_FAULT_SYNTAX, 0, 10, "the body ends inside a string"},
+    {DOC, TEXT("{\"a\""), JSON_FAULT_SYNTAX, 0, 4, "the body ends inside an object"},
+    {DOC, TEXT("{\"a\":"), JSON_FAULT_SYNTAX, 0, 5, "the body ends inside an object"},
+    {DOC, TEXT("{\"a\":tr"), JSON_FAULT_SYNTAX, 0, 7, "the body ends inside true, false or null"},
+    {DOC, TEXT("{\"a\":-"), JSON_FAULT_SYNTAX, 0, 6, "the body ends inside a number"},
+    {DOC, TEXT("{\"a\":[1,"), JSON_FAULT_SYNTAX, 0, 8, "the body ends inside an array"},
+    {DOC, TEXT("{\"a\":1,\n"), JSON_FAULT_SYNTAX, 0, 8, "the body ends inside an object"},
+    {DOC, TEXT("["), JSON_FAULT_SYNTAX, 0, 1, "the body ends inside the array of events"},
+    {DOC, TEXT("[{},"), JSON_FAULT_SYNTAX, 1, 4, "the body ends inside the array of events"},
+    {DOC, TEXT("[{} "), JSON_FAULT_SYNTAX, 1, 4, "the body ends inside the array of events"},
+    {LINES, TEXT("{}\n{\"a\":\n1}"), JSON_FAULT_SYNTAX, 1, 8, "the line ends inside an object"},
+    {LINES, TEXT("{\"a\":1\r\n}"), JSON_FAULT_SYNTAX, 0, 7, "the line ends inside an object"},
+    // punctuation
+    {DOC, TEXT("{\"a\" 1}"), JSON_FAULT_SYNTAX, 0, 5, "expected ':' after a key"},
+    {DOC, TEXT("{\"a\":1 \"b\":2}"), JSON_FAULT_SYNTAX, 0, 7, "expected ',' or '}' after a member"},
+    {DOC, TEXT("{\"a\":[1 2]}"), JSON_FAULT_SYNTAX, 0, 8, "expected ',' or ']' after an element"},
+    {DOC, TEXT("{\"a\":1,}"), JSON_FAULT_SYNTAX, 0, 7, "expected a key in double quotes after ','"},
+    {DOC, TEXT("{\"a\":[1,]}"), JSON_FAULT_SYNTAX, 0, 8, "is there a ',' too many?"},
+    {DOC, TEXT("{\"a\":}"), JSON_FAULT_SYNTAX, 0, 5, "expected a value"},
+    {DOC, TEXT("{,}"), JSON_FAULT_SYNTAX, 0, 1, "expected '}', or a key in double quotes"},
+    {DOC, TEXT("{a:1}"), JSON_FAULT_SYNTAX, 0, 1, "key in double quotes"},
+    {DOC, TEXT("{1:1}"), JSON_FAULT_SYNTAX, 0, 1, "key in double quotes"},
+    {DOC, TEXT("{\"a\":1]"), JSON_FAULT_SYNTAX, 0, 6, "expected ',' or '}'"},
+    {DOC, TEXT("{\"a\":[1}}"), JSON_FAULT_SYNTAX, 0, 7, "expected ',' or ']'"},
+    {DOC, TEXT("{}}"), JSON_FAULT_SYNTAX, 0, 2, "more follows the object"},
+    {DOC, TEXT("{}{}"), JSON_FAULT_SYNTAX, 0, 2, "application/x-ndjson"},
+    {DOC, TEXT("{}\n{}\n"), JSON_FAULT_SYNTAX, 0, 3, "application/x-ndjson"},
+    {DOC, TEXT("[{}{}]"), JSON_FAULT_SYNTAX, 1, 3, "expected ',' or ']' after an event"},
+    {DOC, TEXT("[{},]"), JSON_FAULT_SYNTAX, 1, 4, "is there a ',' too many?"},
+    {DOC, TEXT("[,{}]"), JSON_FAULT_SYNTAX, 0, 1, "expected a value"},
+    {DOC, TEXT("[{}}"), JSON_FAULT_SYNTAX, 1, 3, "expected ',' or ']' after an event"},
+    {DOC, TEXT("[{}] x"), JSON_FAULT_SYNTAX, 1, 5, "more follows the array of events"},
+    {DOC, TEXT("[{}][{}]"), JSON_FAULT_SYNTAX, 1, 4, "more follows the array of events"},
+    {DOC, TEXT("[]]"), JSON_FAULT_SYNTAX, 0, 2, "more follows the array of events"},
+    {DOC, TEXT("]"), JSON_FAULT_SYNTAX, 0, 0, "expected a value"},
+    {LINES, TEXT("{} {}\n"), JSON_FAULT_SYNTAX, 0, 3, "one object a line"},
+    {LINES, TEXT("{}\n{},\n{}"), JSON_FAULT_SYNTAX, 1, 5, "one object a line"},
+    // not JSON at all, and dialects of it
+    {DOC, TEXT("hello"), JSON_FAULT_SYNTAX, 0, 0, "expected a value"},
+    {DOC, TEXT("\xef\xbb\xbf{}"), JSON_FAULT_SYNTAX, 0, 0, "byte order mark"},
+    {DOC, TEXT("{\0\"\0a\0\"\0:\0001\0}\0"), JSON_FAULT_SYNTAX, 0, 1, "key in double quotes"},
+    {DOC, TEXT("{}\0"), JSON_FAULT_SYNTAX, 0, 2, "more follows"},
+    {DOC, TEXT("{\"a\":1\0}"), JSON_FAULT_SYNTAX, 0, 6, "expected ',' or '}'"},
+    {DOC, TEXT("{\"a\"\f:1}"), JSON_FAULT_SYNTAX, 0, 4, "expected ':'"},
+    {DOC,
+     TEXT("{\"a\":\xc2\xa0"
+          "1}"),
+     JSON_FAULT_SYNTAX, 0, 5, "expected a value"},
+    {DOC, TEXT("{'a':1}"), JSON_FAULT_SYNTAX, 0, 1, "double quotes"},
+    {DOC, TEXT("{\"a\":'x'}"), JSON_FAULT_SYNTAX, 0, 5, "double quotes"},
+    {DOC, TEXT("{\"a\":1/*x*/}"), JSON_FAULT_SYNTAX, 0, 6, "expected ',' or '}'"},
+    {DOC, TEXT("//x\n{}"), JSON_FAULT_SYNTAX, 0, 0, "no comments"},
+    {DOC, TEXT("{\"a\":NaN}"), JSON_FAULT_SYNTAX, 0, 5, "no NaN"},
+    {DOC, TEXT("{\"a\":-Infinity}"), JSON_FAULT_SYNTAX, 0, 6, "expected a digit after '-'"},
+    {DOC, TEXT("{\"a\":True}"), JSON_FAULT_SYNTAX, 0, 5, "lower case"},
+    {DOC, TEXT("{\"a\":trux}"), JSON_FAULT_SYNTAX, 0, 8, "expected true, false or null"},
+    {DOC, TEXT("{\"a\":nul}"), JSON_FAULT_SYNTAX, 0, 8, "expected true, false or null"},
+    {DOC, TEXT("{\"a\":truex}"), JSON_FAULT_SYNTAX, 0, 9, "expected ',' or '}'"},
+    {DOC, TEXT("{\"a\":undefined}"), JSON_FAULT_SYNTAX, 0, 5, "expected a value"},
+    {DOC, TEXT("{\\\"a\":1}"), JSON_FAULT_SYNTAX, 0, 1, "key in double quotes"},
+    // numbers
+    {DOC, TEXT("{\"a\":01}"), JSON_FAULT_SYNTAX, 0, 6, "must not begin with 0"},
+    {DOC, TEXT("{\"a\":-01}"), JSON_FAULT_SYNTAX, 0, 7, "must not begin with 0"},
+    {DOC, TEXT("{\"a\":+1}"), JSON_FAULT_SYNTAX, 0, 5, "begins with a digit"},
+    {DOC, TEXT("{\"a\":.5}"), JSON_FAULT_SYNTAX, 0, 5, "begins with a digit"},
+    {DOC, TEXT("{\"a\":1.}"), JSON_FAULT_SYNTAX, 0, 7, "digit after '.'"},
+    {DOC, TEXT("{\"a\":1.e5}"), JSON_FAULT_SYNTAX, 0, 7, "digit after '.'"},
+    {DOC, TEXT("{\"a\":1e}"), JSON_FAULT_SYNTAX, 0, 7, "exponent"},
+    {DOC, TEXT("{\"a\":1e+}"), JSON_FAULT_SYNTAX, 0, 8, "exponent"},
+    {DOC, TEXT("{\"a\":0x1F}"), JSON_FAULT_SYNTAX, 0, 6, "expected ',' or '}'"},
+    {DOC, TEXT("{\"a\":1.2.3}"), JSON_FAULT_SYNTAX, 0, 8, "expected ',' or '}'"},
+    {DOC, TEXT("{\"a\":18446744073709551616}"), JSON_FAULT_NUMBER, 0, 5, "64 bits"},
+    {DOC, TEXT("{\"a\":-9223372036854775809}"), JSON_FAULT_NUMBER, 0, 5, "64 bits"},
+    {DOC, TEXT("{\"a\":123456789012345678901}"), JSON_FAULT_NUMBER, 0, 5, "64 bits"},
+    {DOC, TEXT("[{},{\"a\":[0, 1e999]}]"), JSON_FAULT_NUMBER, 1, 13, "double"},
+    {DOC, TEXT("{\"a\":-1E+400}"), JSON_FAULT_NUMBER, 0, 5, "double"},
+    {DOC, TEXT("{\"a\":1.7976931348623159e308}"), JSON_FAULT_NUMBER, 0, 5, "double"},
+    {DOC, TEXT("{\"a\":1e99999999999999999999}"), JSON_FAULT_NUMBER, 0, 5, "double"},
+    {DOC, TEXT("{\"a\":0.00001e314}"), JSON_FAULT_NUMBER, 0, 5, "double"},
+    // strings
+    {DOC, TEXT("{\"a\":\"x\ny\"}"), JSON_FAULT_SYNTAX, 0, 7, "control character"},
+    {DOC, TEXT("{\"a\":\"\t\"}"), JSON_FAULT_SYNTAX, 0, 6, "control character"},
+    {DOC, TEXT("{\"a\":\"\0\"}"), JSON_FAULT_SYNTAX, 0, 6, "control character"},
+    {DOC, TEXT("{\"a\x1f\":1}"), JSON_FAULT_SYNTAX, 0, 3, "control character"},
+    {DOC, TEXT("{\"a\":\"\\x41\"}"), JSON_FAULT_SYNTAX, 0, 7, "escape"},
+    {DOC, TEXT("{\"a\":\"\\'\"}"), JSON_FAULT_SYNTAX, 0, 7, "escape"},
+    {DOC, TEXT("{\"a\":\"\\u12G4\"}"), JSON_FAULT_SYNTAX, 0, 10, "four hexadecimal digits"},
+    {DOC, TEXT("{\"a\":\"\\u12\"}"), JSON_FAULT_SYNTAX, 0, 10, "four hexadecimal digits"},
+    {DOC, TEXT("{\"a\":\"\\U0041\"}"), JSON_FAULT_SYNTAX, 0, 7, "escape"},
+    // Unicode
+    {DOC, TEXT("{\"a\":\"\\ud800\"}"), JSON_FAULT_UTF8, 0, 6, "lone surrogate"},
+    {DOC, TEXT("{\"a\":\"\\udc00\"}"), JSON_FAULT_UTF8, 0, 6, "lone surrogate"},
+    {DOC, TEXT("{\"a\":\"x\\uD83Dx\"}"), JSON_FAULT_UTF8, 0, 7, "lone surrogate"},
+    {DOC, TEXT("{\"a\":\"\\ud83d\\n\"}"), JSON_FAULT_UTF8, 0, 6, "lone surrogate"},
+    {DOC, TEXT("{\"a\":\"\\ud800\\ud800\"}"), JSON_FAULT_UTF8, 0, 6, "lone surrogate"},
+    {DOC, TEXT("{\"\\udc00\\ud800\":1}"), JSON_FAULT_UTF8, 0, 2, "lone surrogate"},
+    {DOC, TEXT("{\"a\":\"\xff\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"x\xc3\"}"), JSON_FAULT_UTF8, 0, 7, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\xc0\xaf\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\xe0\x80\xaf\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\xed\xa0\x80\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\xf4\x90\x80\x80\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\x80\"}"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {DOC, TEXT("{\"\xfe\":1}"), JSON_FAULT_UTF8, 0, 2, "UTF-8"},
+    {DOC, TEXT("{\"a\":\"\xe2\x82"), JSON_FAULT_UTF8, 0, 6, "UTF-8"},
+    {LINES, TEXT("{}\n{\"a\":\"\xff\"}"), JSON_FAULT_UTF8, 1, 9, "UTF-8"},
+    // duplicate keys
+    {DOC, TEXT("{\"a\":1,\"a\":2}"), JSON_FAULT_DUPLICATE_KEY, 0, 7, "duplicate key \"a\""},
+    {DOC, TEXT("{\"a\":1, \"\\u0061\":2}"), JSON_FAULT_DUPLICATE_KEY, 0, 8, "duplicate key \"a\""},
+    {DOC, TEXT("{\"\":1,\"\":1}"), JSON_FAULT_DUPLICATE_KEY, 0, 6, "duplicate key \"\""},
+    {DOC, TEXT("[{},{\"x\":{\"y\":[{\"z\":1,\"b\":{},\"z\":1}]}}]"), JSON_FAULT_DUPLICATE_KEY, 1, 29,
+     "duplicate key \"z\""},
+    {DOC, TEXT("{\"a\":{\"b\":{\"a\":1}},\"b\":1,\"a\":0}"), JSON_FAULT_DUPLICATE_KEY, 0, 25, "duplicate key \"a\""},
+    {DOC, TEXT("{\"0123456789abcdefg\":1,\"0123456789abcdefG\":1,\"0123456789abcdefg\":1}"), JSON_FAULT_DUPLICATE_KEY,
+     0, 45, "abcdefg"},
+    {DOC, TEXT("{\"\\u0000\":1,\"\\u0000\":2}"), JSON_FAULT_DUPLICATE_KEY, 0, 12, "duplicate key \"\\u0000\""},
+    {DOC, TEXT("{\"a\\\"\\\\\\n\":1,\"a\\\"\\\\\\n\":2}"), JSON_FAULT_DUPLICATE_KEY, 0, 13,
+     "duplicate key \"a\\\"\\\\\\u000a\""},
+    {DOC, TEXT("{\"caf\xc3\xa9\":1,\"caf\\u00e9\":2}"), JSON_FAULT_DUPLICATE_KEY, 0, 11,
+     "duplicate key \"caf\xc3\xa9\""},
+    {LINES, TEXT("{\"a\":1}\n{\"a\":1,\"a\":1}\n"), JSON_FAULT_DUPLICATE_KEY, 1, 15, "duplicate key \"a\""},
+    // the first fault counts; in one event syntax comes before duplicates
+    {DOC, TEXT("[{\"a\":1,\"a\":2},{\"b\":\"\xff\"}]"), JSON_FAULT_DUPLICATE_KEY, 0, 8, "duplicate key \"a\""},
+    {DOC, TEXT("[{\"b\":\"\xff\"},{\"a\":1,\"a\":2}]"), JSON_FAULT_UTF8, 0, 7, "UTF-8"},
+    {DOC, TEXT("[{\"a\":1,\"a\":x}]"), JSON_FAULT_SYNTAX, 0, 12, "expected a value"},
+    {DOC, TEXT("[{\"i\":1},{\"i\":2},{\"i\":3},{\"i\":\"\\q\"}]"), JSON_FAULT_SYNTAX, 3, 32, "escape"},
+};
+
+static void table(void **unused)
+{
+    (void)unused;
+    size_t wrong = 0;
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        struct lib_events events;
+        struct json_fault fault;
+        bool good = lib_walk(faults[i].shape, faults[i].text, faults[i].length, &events, &fault);
+        if (!good && fault.kind == faults[i].kind && fault.index == faults[i].index &&
+            fault.offset == faults[i].offset && strstr(fault.detail, faults[i].detail) != NULL &&
+            events.count == fault.index)
+            continue;
+        wrong++;
+        print_error("row %zu, %s: %s kind %d index %zu offset %zu after %zu events: %s\n", i, faults[i].text,
+                    good ? "taken;" : "refused:", (int)fault.kind, fault.index, fault.offset, events.count,
+                    fault.detail);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+// `depth` nested objects, or arrays in an object.
+static char *nested(size_t depth, bool arrays, size_t *length)
+{
+    char *text = malloc(depth * 6 + 16);
+    assert_non_null(text);
+    char *end = text;
+    for (size_t i = 0; i < depth; i++)
+        end += sprintf(end, "%s", i > 0 && arrays ? "[" : i + 1 == depth ? "{" : "{\"a\":");
+    for (size_t i = depth; i > 0; i--)
+        *end++ = i > 1 && arrays ? ']' : '}';
+    *length = (size_t)(end - text);
+    return text;
+}
+
+static void depth(void **unused)
+{
+    (void)unused;
+    struct lib_events events;
+    struct json_fault fault;
+    for (int arrays = 0; arrays < 2; arrays++) {
+        static const size_t depths[] = {64, 65, 10000};
+        for (size_t i = 0; i < 3; i++) {
+            size_t length;
+            char *text = nested(depths[i], arrays, &length);
+            assert_int_equal(lib_walk(DOC, text, length, &events, &fault), depths[i] <= LIB_DEPTH);
+            if (depths[i] > LIB_DEPTH) {
+                assert_int_equal(fault.kind, JSON_FAULT_DEPTH);
+                // Every level takes 5 bytes, or 1 after the first.
+                assert_int_equal(fault.offset, arrays ? 5 + 63 : 64 * 5);
+                assert_non_null(strstr(fault.detail, "deeper than 64"));
+            }
+            free(text);
+        }
+    }
+    // The array around events is no level of theirs.
+    char text[1024];
+    size_t length;
+    char *event = nested(64, false, &length);
+    int size = snprintf(text, sizeof(text), "[%.*s]", (int)length, event);
+    free(event);
+    assert_true(lib_walk(DOC, text, (size_t)size, &events, &fault));
+}
+
+// An event of `length` bytes: {"a":"xxx…"}.
+static void fill_event(char *at, size_t length)
+{
+    memset(at, 'x', length);
+    memcpy(at, "{\"a\":\"", 6);
+    memcpy(at + length - 2, "\"}", 2);
+}
+
+static void too_large(void **unused)
+{
+    (void)unused;
+    struct lib_events events;
+    struct json_fault fault;
+    char *text = malloc(3 * LIB_CAPACITY);
+    assert_non_null(text);
+
+    fill_event(text, LIB_CAPACITY);
+    assert_true(lib_walk(DOC, text, LIB_CAPACITY, &events, &fault));
+    assert_true(lib_walk(LINES, text, LIB_CAPACITY, &events, &fault));
+    fill_event(text, LIB_CAPACITY + 1);
+    assert_false(lib_walk(DOC, text, LIB_CAPACITY + 1, &events, &fault));
+    assert_int_equal(fault.kind, JSON_FAULT_TOO_LARGE);
+    assert_int_equal(fault.offset, 0);
+
+    memcpy(text, "[{}, ", 5);
+    fill_event(text + 5, LIB_CAPACITY + 1);
+    text[5 + LIB_CAPACITY + 1] = ']';
+    assert_false(lib_walk(DOC, text, LIB_CAPACITY + 7, &events, &fault));
+    assert_int_equal(fault.kind, JSON_FAULT_TOO_LARGE);
+    assert_int_equal(fault.index, 1);
+    assert_int_equal(fault.offset, 5);
+    assert_int_equal(events.count, 1);
+    assert_non_null(strstr(fault.detail, "longer than 921600 bytes"));
+
+    memcpy(text, "{}\n  ", 5);
+    assert_false(lib_walk(LINES, text, LIB_CAPACITY + 6, &events, &fault));
+    assert_int_equal(fault.kind, JSON_FAULT_TOO_LARGE);
+    assert_int_equal(fault.index, 1);
+    assert_int_equal(fault.offset, 5);
+
+    // What is wrong within the length allowed comes first.
+    fill_event(text, LIB_CAPACITY + 1000);
+    text[500000] = '\n';
+    assert_false(lib_walk(DOC, text, LIB_CAPACITY + 1000, &events, &fault));
+    assert_int_equal(fault.kind, JSON_FAULT_SYNTAX);
+    assert_int_equal(fault.offset, 500000);
+
+    // Objects one behind the other, sent under the wrong type, are not one large event.
+    for (size_t i = 0; i < 3 * LIB_CAPACITY / 3; i++)
+        memcpy(text + i * 3, "{}\n", 3);
+    assert_false(lib_walk(DOC, text, 3 * LIB_CAPACITY, &events, &fault));
+    assert_int_equal(fault.kind, JSON_FAULT_SYNTAX);
+    assert_int_equal(fault.offset, 3);
+    free(text);
+}
+
+// A key of 64 KiB is named, but not all of it, and a character is not cut in two.
+static void long_key(void **unused)
+{
+    (void)unused;
+    enum { KEY = 65536 };
+    char *text = malloc(2 * KEY + 64);
+    assert_non_null(text);
+    char *end = text;
+    *end++ = '{';
+    for (int i = 0; i < 2; i++) {
+        memcpy(end, i == 0 ? "\"k" : ",\"k", i == 0 ? 2 : 3);
+        end += i == 0 ? 2 : 3;
+        for (size_t n = 0; n < KEY / 2; n++)
+            end += sprintf(end, "\xc3\xa9");
+        end += sprintf(end, "\":1");
+    }
+    *end++ = '}';
+    struct lib_events events;
+    struct json_fault fault;
+    assert_false(lib_walk(DOC, text, (size_t)(end - text), &events, &fault));
+    free(text);
+    assert_int_equal(fault.kind, JSON_FAULT_DUPLICATE_KEY);
+    assert_int_equal(fault.offset, 1 + 1 + 1 + KEY + 1 + 2 + 1);
+    assert_in_range(strlen(fault.detail), 90, sizeof(fault.detail) - 1);
+    assert_non_null(strstr(fault.detail, "\xc3\xa9…\""));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(table), cmocka_unit_test(depth), cmocka_unit_test(too_large),
+                                       cmocka_unit_test(long_key)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
