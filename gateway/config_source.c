@@ -183,10 +183,12 @@ const struct config_source *config_find_source(const struct config *config, cons
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const struct config_source *source = config->sources[middle];
-        int order = strncmp(name, source->name, name_length);
-        if (order == 0 && source->name[name_length] == '\0')
+        // The name comes from a URL and may hold anything, a NUL as well.
+        size_t length = strlen(source->name);
+        int order = memcmp(name, source->name, name_length < length ? name_length : length);
+        if (order == 0 && name_length == length)
             return source;
-        if (order > 0)
+        if (order > 0 || (order == 0 && name_length > length))
             low = middle + 1;
         else
             high = middle;

@@ -1,6 +1,7 @@
 // Loads a configuration and prints what came of it, for the tables in config_test.py.
 //
 //   config_tool load FILE      problems, then `failed: <first>` or every value of struct config
+//   config_tool each           the same for every file named on stdin, each time with `end STATUS` after it
 //   config_tool reload FILE    the same, then waits for a line on stdin, reloads and prints again
 //   config_tool schema         a row for each key: which|path|kind|default|least|most|reload
 #include "gateway/config_internal.h"
@@ -30,6 +31,7 @@ static void print_limits(const struct config *config)
     number("limits.http.connections", http->connections);
     number("limits.http.connections_address", http->connections_address);
     number("limits.http.resets_minute", http->resets_minute);
+    number("limits.http.control_frames_minute", http->control_frames_minute);
     number("limits.http.request_timeout_ns", (uint64_t)http->request_timeout_ns);
     number("limits.http.response_timeout_ns", (uint64_t)http->response_timeout_ns);
     number("limits.http.idle_timeout_ns", (uint64_t)http->idle_timeout_ns);
@@ -73,6 +75,17 @@ static void print_kafka(const struct config *config)
     number("kafka.queue_bytes", config->kafka.queue_bytes);
 }
 
+static void check_finding(const struct config *config, const struct config_source *source)
+{
+    char name[CONFIG_NAME_MAX + 40] = "";
+    size_t length = strlen(source->name);
+    memcpy(name, source->name, length); // and then NULs
+    sl_assert(config_find_source(config, name, length) == source);
+    sl_assert(config_find_source(config, name, length - 1) != source);
+    sl_assert(config_find_source(config, name, length + 1) == NULL);
+    sl_assert(config_find_source(config, name, sizeof(name)) == NULL);
+}
+
 static void print_config(const struct config *config)
 {
     text("file", config->file);
@@ -106,10 +119,8 @@ static void print_config(const struct config *config)
     for (size_t i = 0; i < config->lane_count; i++)
         printf("lane = %s\n", config->lanes[i]);
     for (size_t i = 0; i < config->source_count; i++) {
-        const struct config_source *source = config->sources[i];
-        print_source(source);
-        sl_assert(config_find_source(config, source->name, strlen(source->name)) == source);
-        sl_assert(config_find_source(config, source->name, strlen(source->name) - 1) != source);
+        print_source(config->sources[i]);
+        check_finding(config, config->sources[i]);
     }
     sl_assert(config_find_source(config, "", 0) == NULL && config_find_source(config, "~none", 5) == NULL);
 }
@@ -165,6 +176,31 @@ static int reload(struct config *current)
     return 0;
 }
 
+static int load(const char *file, struct config **out)
+{
+    struct sl_error err;
+    if (!config_load(out, file, stdout, &err)) {
+        sl_assert(err.code == SL_E_CONFIG);
+        printf("failed: %s\n", err.text);
+        return 1;
+    }
+    print_config(*out);
+    return 0;
+}
+
+static int load_each(void)
+{
+    char path[4096];
+    while (fgets(path, sizeof(path), stdin) != NULL) {
+        path[strcspn(path, "\n")] = '\0';
+        struct config *config = NULL;
+        printf("end %d\n", load(path, &config));
+        fflush(stdout);
+        config_release(config);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "schema") == 0) {
@@ -172,16 +208,13 @@ int main(int argc, char **argv)
         print_schema("source", &config_schema_source);
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "each") == 0)
+        return load_each();
     if (argc != 3)
         return 2;
     struct config *config;
-    struct sl_error err;
-    if (!config_load(&config, argv[2], stdout, &err)) {
-        sl_assert(err.code == SL_E_CONFIG);
-        printf("failed: %s\n", err.text);
+    if (load(argv[2], &config) != 0)
         return 1;
-    }
-    print_config(config);
     if (strcmp(argv[1], "reload") == 0) {
         puts("loaded");
         int status = reload(config);

@@ -10,6 +10,9 @@
 
 #include <cmocka.h>
 
+_Static_assert(sizeof(struct http_limits) == 3 * sizeof(uint64_t) + 6 * sizeof(uint32_t) + 5 * sizeof(int64_t),
+               "no padding: the structs can be compared as bytes");
+
 static void test_defaults_are_those_of_the_engine(void **state)
 {
     (void)state;
@@ -33,11 +36,14 @@ static void test_defaults_are_those_of_the_engine(void **state)
     assert_int_equal(loaded_limits.connections, limits.connections);
     assert_int_equal(loaded_limits.connections_address, limits.connections_address);
     assert_int_equal(loaded_limits.resets_minute, limits.resets_minute);
+    assert_int_equal(loaded_limits.control_frames_minute, limits.control_frames_minute);
     assert_int_equal(loaded_limits.request_timeout_ns, limits.request_timeout_ns);
     assert_int_equal(loaded_limits.response_timeout_ns, limits.response_timeout_ns);
     assert_int_equal(loaded_limits.idle_timeout_ns, limits.idle_timeout_ns);
     assert_int_equal(loaded_limits.handshake_timeout_ns, limits.handshake_timeout_ns);
     assert_int_equal(loaded_limits.connection_age_ns, limits.connection_age_ns);
+    // A field that was added to the engine and has no key yet would be 0 here.
+    assert_memory_equal(&loaded_limits, &limits, sizeof(limits));
     config_release(config);
 }
 
