@@ -215,12 +215,12 @@ static void run_transaction(struct producer *producer, int64_t end_ns)
     uint64_t before = producer->produced;
     int64_t until_ns = sl_monotonic_ns() + options->transaction_ns;
     produce_until(producer, options->transaction_events, until_ns < end_ns ? until_ns : end_ns);
-    int64_t commit_ns = sl_monotonic_ns();
     // The reports are wanted before the commit, as in Sluice, whose progress record goes out only after them.
     while (producer->delivered + producer->failed < producer->produced)
         rd_kafka_flush(producer->kafka, 1000);
     if (producer->failed > 0)
         die("delivery", producer->first_failure);
+    int64_t commit_ns = sl_monotonic_ns();
     check(rd_kafka_commit_transaction(producer->kafka, 60000), "commit_transaction");
     latency_add(&producer->commits, (uint64_t)(sl_monotonic_ns() - commit_ns));
     producer->committed += producer->produced - before;

@@ -83,7 +83,7 @@ class KafkaScenario:
         with Cluster(3) as cluster:
             for topic in ("payments.bare", "payments.events"):
                 cluster.create_topic(topic, PARTITIONS, 3, {"min.insync.replicas": "2"})
-            nodes = list(cluster.nodes())
+            nodes = list(cluster.nodes)
             self.bare(cluster, 5, BARE_WARM_UP_S)
             before = self.bare(cluster, self.arguments.kafka_bare_seconds, 2)
             headers = self.bare(cluster, self.arguments.kafka_bare_seconds, 2, "-H")

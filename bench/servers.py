@@ -153,7 +153,7 @@ class StoppedBrokers:
         self._cluster = Cluster(3)
         try:
             self._cluster.create_topic("payments.events", 12, 3, {"min.insync.replicas": "2"})
-            for node in self._cluster.nodes():
+            for node in self._cluster.nodes:
                 self._cluster.stop(node)
         except BaseException:
             self._cluster.down()
@@ -162,6 +162,6 @@ class StoppedBrokers:
         return self
 
     def __exit__(self, *_exception):
-        for node in self._cluster.nodes():
+        for node in self._cluster.nodes:
             self._cluster.cont(node)
         self._cluster.down()
