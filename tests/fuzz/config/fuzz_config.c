@@ -1,13 +1,10 @@
 // Fuzzing of the configuration through its front door: real files, config_load, config_reload.
 //
-// An input is the main file; what follows a line "%%" is a file of the sources directory. Built with libFuzzer
-// (-Dfuzz=true), or with -DREPLAY as a program that runs the files and directories it is given once each: the
-// regression test. Files lie in a directory of this process, /dev/shm where there is one, which is also the working
-// directory.
+// An input is the main file; what follows a line "%%" is a file of the sources directory. The files lie in a directory
+// of this process, in /dev/shm where there is one.
 #include "gateway/config.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -93,43 +90,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config_release(config);
     return 0;
 }
-
-#ifdef REPLAY
-#include <dirent.h>
-
-static size_t replay(const char *path)
-{
-    struct stat status;
-    sl_assert(stat(path, &status) == 0);
-    if (S_ISDIR(status.st_mode)) {
-        size_t count = 0;
-        DIR *dir = opendir(path);
-        sl_assert(dir != NULL);
-        for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-            char inner[PATH_MAX];
-            snprintf(inner, sizeof(inner), "%s/%s", path, entry->d_name);
-            if (entry->d_name[0] != '.')
-                count += replay(inner);
-        }
-        closedir(dir);
-        return count;
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    uint8_t *bytes = malloc((size_t)status.st_size + 1);
-    sl_assert(fd >= 0 && bytes != NULL);
-    sl_assert(read(fd, bytes, (size_t)status.st_size) == status.st_size);
-    close(fd);
-    LLVMFuzzerTestOneInput(bytes, (size_t)status.st_size);
-    free(bytes);
-    return 1;
-}
-
-int main(int argc, char **argv)
-{
-    size_t count = 0;
-    for (int i = 1; i < argc; i++)
-        count += replay(argv[i]);
-    printf("%zu inputs\n", count);
-    return count == 0;
-}
-#endif
