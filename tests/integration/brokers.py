@@ -25,8 +25,10 @@ def _through_a_fault(scene, apply, seconds):
     start_ns = time.monotonic_ns()
     time.sleep(seconds)
     end_ns = time.monotonic_ns()
-    pending = gateway.pending()
-    scene.kafka.heal()
+    pending, produced = gateway.pending(), gateway.metric("sluice_produced_total")
+    scene.kafka.revive()
+    until(lambda: gateway.metric("sluice_produced_total") > produced,
+          lambda: f"nothing is produced after the fault; {gateway.lanes()}", 180)
     _verdict, history = scene.settle(min_acked=5000)
     each_second = history.oks_by_window(start_ns, end_ns)
     note(f"{seconds} s of fault: {sum(each_second)} acknowledged, {each_second.count(0)} seconds without any, "

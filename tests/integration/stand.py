@@ -106,8 +106,9 @@ class Scene:
 
     def settle(self, min_acked=1, whole=True, drain_s=240, stop=True):
         """The end of a scenario. Returns (verdict, history); raises Failure when anything is wrong."""
+        self.kafka.revive()
         self.stop_loads()
-        self.kafka.heal()
+        self.kafka.wait_in_sync()
         self.gateway.wait_drained(drain_s)
         self.gateway.check_sums()
         if stop:

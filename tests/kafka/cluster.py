@@ -100,24 +100,33 @@ class Cluster:
         """Starts a dead broker again on its old ports and data; does not wait until it serves."""
         self._ask("start", node)
 
-    def heal(self, timeout_s=90):
-        """Thaws and restarts whatever is down, and waits until every partition is fully in sync."""
+    def revive(self):
+        """Thaws and restarts whatever is down; does not wait until it serves."""
         for each in self.status()["brokers"]:
             if each["state"] == "frozen":
                 self.cont(each["node"])
             elif each["state"] == "dead":
                 self.start(each["node"])
+
+    def heal(self, timeout_s=180):
+        """revive(), and waits until every partition is fully in sync."""
+        self.revive()
         self.wait_in_sync(timeout_s)
 
-    def wait_in_sync(self, timeout_s=90):
+    def wait_in_sync(self, timeout_s=180):
         end = time.monotonic() + timeout_s
         while True:
             lacking = self._out_of_sync()
             if lacking is None:
                 return
-            if time.monotonic() > end:
-                raise ClusterError(f"not in sync after {timeout_s} s: {lacking}")
+            down = [each["node"] for each in self.status()["brokers"] if each["state"] != "running"]
+            if down or time.monotonic() > end:
+                ends = "".join(f"\nbroker {node}: {self._log_tail(node)}" for node in down or self.nodes)
+                raise ClusterError(f"not in sync{f', brokers {down} do not run' if down else ''}: {lacking}{ends}")
             time.sleep(0.2)
+
+    def _log_tail(self, node):
+        return pathlib.Path(self.log_path(node)).read_text(errors="replace")[-1000:]
 
     def _out_of_sync(self):
         for node, each in self._brokers.items():
