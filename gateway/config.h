@@ -1,7 +1,7 @@
 // The configuration: one YAML file and a directory of sources, checked against a schema of its own (config_schema.c).
 //
-// Every problem is reported as "file:line: what is wrong"; unknown keys are errors; keys whose feature this version does
-// not have are errors where ignoring them would be unsafe, and warnings where not.
+// Every problem is reported as "file:line: what is wrong"; unknown keys are errors; keys whose feature this version
+// does not have are errors where ignoring them would be unsafe, and warnings where not.
 //
 // Threads: a loaded struct config is immutable. It is reference counted because a reload swaps it under running loops:
 // config_retain/config_release from any thread; everything inside lives as long as the config.
@@ -66,21 +66,22 @@ struct config {
         const char *brokers; // NULL when embedded
         const struct config_property *properties;
         size_t property_count;
-        bool transactional;        // false: mode idempotent
+        bool transactional;           // false: mode idempotent
         uint32_t embedded_partitions; // of each topic of the embedded cluster, ≥ 4, default 4
-        int64_t transaction_time_ns;  // how long a transaction grows under load; default 500 ms (limits.transaction_time)
-        uint32_t queue_events;        // librdkafka's queue; default 20,000
-        uint64_t queue_bytes;         // default 32 MiB
+        int64_t
+            transaction_time_ns; // how long a transaction grows under load; default 500 ms (limits.transaction_time)
+        uint32_t queue_events;   // librdkafka's queue; default 20,000
+        uint64_t queue_bytes;    // default 32 MiB
     } kafka;
     struct {
-        const char *dir; // absolute
+        const char *dir;        // absolute
         uint64_t segment_bytes; // 1 MiB..4 GiB, multiple of 4096; default 256 MiB
         uint64_t max_bytes;     // default 100 GiB; at least 4 segments
         int64_t retain_ns;      // default 24 h
         uint32_t prepared;      // segments kept ready; default 2
     } spool;
     struct {
-        int64_t window_ns;     // 0 = off
+        int64_t window_ns; // 0 = off
         uint64_t memory_bytes;
     } dedupe; // accepted and warned about until this version has it
     struct {
@@ -98,26 +99,27 @@ struct config {
     } drain;
     struct {
         struct http_limits http;
-        uint64_t decoded_bytes;  // one body after decompression; default 16 MiB
-        uint64_t event_bytes;    // one event; default 900 KiB
-        uint32_t depth;          // default 64
-        uint64_t append_bytes;   // accepted and waiting for the disk, all loops; over it 503. Default 64 MiB
+        uint64_t decoded_bytes; // one body after decompression; default 16 MiB
+        uint64_t event_bytes;   // one event; default 900 KiB
+        uint32_t depth;         // default 64
+        uint64_t append_bytes;  // accepted and waiting for the disk, all loops; over it 503. Default 64 MiB
     } limits;
     const char *sources_dir;
     struct config_source *const *sources; // sorted by name
     size_t source_count;
-    // Distinct, sorted; always has "main". After a reload those of the running config are still among them: a lane is never
-    // stopped before a restart.
+    // Distinct, sorted; always has "main". After a reload those of the running config are still among them: a lane is
+    // never stopped before a restart.
     const char *const *lanes;
     size_t lane_count;
 };
 
-// Every problem found is written to `problems` as a line "file:line: text" (errors) or "file:line: warning: text"; loading goes
-// on after the first, so that one run shows them all. Returns false when there was an error; *err then carries the first line.
+// Every problem found is written to `problems` as a line "file:line: text" (errors) or "file:line: warning: text";
+// loading goes on after the first, so that one run shows them all. Returns false when there was an error; *err then
+// carries the first line.
 bool config_load(struct config **out, const char *file, FILE *problems, struct sl_error *err) SL_MUST_USE;
-// Loads again for SIGHUP: the main file's sources directory only. *out is a new config that shares nothing with `current`. What
-// a reload cannot change (everything but sources) is taken from `current`'s file as read now and must be equal, else a warning
-// "takes effect at restart" is written and the old value is kept.
+// Loads again for SIGHUP: the main file's sources directory only. *out is a new config that shares nothing with
+// `current`. What a reload cannot change (everything but sources) is taken from `current`'s file as read now and must
+// be equal, else a warning "takes effect at restart" is written and the old value is kept.
 bool config_reload(struct config **out, const struct config *current, FILE *problems, struct sl_error *err) SL_MUST_USE;
 
 struct config *config_retain(struct config *config);
