@@ -6,19 +6,21 @@
 //
 // Keys of all objects of an event go into one open hash table. Each object has a serial number that takes part in hash
 // and comparison; it counts on from event to event, so that entries of earlier events are known to be free and nothing
-// is ever cleared. The table is cut to four times the number of keys that the event can have, so a small event stays in a
-// few cache lines, and 100,000 keys in one object cost no more each than ten.
+// is ever cleared. The table is cut to a few times the number of keys that the event can have, so a small event stays
+// in a few cache lines, and 100,000 keys in one object cost no more each than ten.
 #include "gateway/json_internal.h"
 
 #include <stdlib.h>
 
-enum { SLOTS_MIN = 16 };
+enum { SLOTS_MIN = 16, SPARSE_MAX = 4096 };
 
-// A member needs a key, a colon, a value and a comma or brace: at most a quarter of the structurals are keys.
+// A member needs a key, a colon, a value and a comma or brace: at most a quarter of the structurals are keys. So the
+// table is at most a quarter full, and of a large event, whose table is memory to be paid for, at most half.
 static size_t slots_for(size_t structurals)
 {
+    size_t wanted = structurals <= SPARSE_MAX ? structurals : SPARSE_MAX + (structurals - SPARSE_MAX) / 2;
     size_t slots = SLOTS_MIN;
-    while (slots < structurals)
+    while (slots < wanted)
         slots *= 2;
     return slots;
 }

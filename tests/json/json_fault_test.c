@@ -189,6 +189,12 @@ static void table(void **unused)
     assert_int_equal(wrong, 0);
 }
 
+static void append(char **end, const char *text)
+{
+    memcpy(*end, text, strlen(text));
+    *end += strlen(text);
+}
+
 // `depth` nested objects, or arrays in an object.
 static char *nested(size_t depth, bool arrays, size_t *length)
 {
@@ -196,9 +202,9 @@ static char *nested(size_t depth, bool arrays, size_t *length)
     assert_non_null(text);
     char *end = text;
     for (size_t i = 0; i < depth; i++)
-        end += sprintf(end, "%s", i > 0 && arrays ? "[" : i + 1 == depth ? "{" : "{\"a\":");
+        append(&end, i > 0 && arrays ? "[" : i + 1 == depth ? "{" : "{\"a\":");
     for (size_t i = depth; i > 0; i--)
-        *end++ = i > 1 && arrays ? ']' : '}';
+        append(&end, i > 1 && arrays ? "]" : "}");
     *length = (size_t)(end - text);
     return text;
 }
@@ -296,15 +302,13 @@ static void long_key(void **unused)
     char *text = malloc(2 * KEY + 64);
     assert_non_null(text);
     char *end = text;
-    *end++ = '{';
     for (int i = 0; i < 2; i++) {
-        memcpy(end, i == 0 ? "\"k" : ",\"k", i == 0 ? 2 : 3);
-        end += i == 0 ? 2 : 3;
+        append(&end, i == 0 ? "{\"k" : ",\"k");
         for (size_t n = 0; n < KEY / 2; n++)
-            end += sprintf(end, "\xc3\xa9");
-        end += sprintf(end, "\":1");
+            append(&end, "\xc3\xa9");
+        append(&end, "\":1");
     }
-    *end++ = '}';
+    append(&end, "}");
     struct lib_events events;
     struct json_fault fault;
     assert_false(lib_walk(DOC, text, (size_t)(end - text), &events, &fault));

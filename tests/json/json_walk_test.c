@@ -220,21 +220,18 @@ static void stopping(void **unused)
 
 // ---- large bodies
 
+enum { ELEMENT_MAX = 128 };
+
 // Elements of an array that is longer than any window, with what could mislead a search for its parts.
 static size_t write_element(char *at, size_t number)
 {
-    switch (number % 4) {
-    case 0:
-        return (size_t)sprintf(at, "{\"id\":%zu,\"text\":\"},{\\\"id\\\":1},\\\\\\\\\"}", number);
-    case 1:
-        return (size_t)sprintf(at, "{\"id\":%zu,\"list\":[{},{\"a\":[]},[{}]],\"q\":\"\\\"\\\"\\\"\"}", number);
-    case 2:
-        return (size_t)sprintf(at, "{\"id\":%zu,\"numbers\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]}",
-                               number);
-    default:
-        return (size_t)sprintf(
-            at, "{\"id\":%zu,\"embedded\":\"{\\\"a\\\":[\\\"b\\\",\\\"c\\\"],\\\"d\\\":\\\"}\\\"}\"}", number);
-    }
+    static const char *const rests[] = {
+        "\"text\":\"},{\\\"id\\\":1},\\\\\\\\\"",
+        "\"list\":[{},{\"a\":[]},[{}]],\"q\":\"\\\"\\\"\\\"\"",
+        "\"numbers\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]",
+        "\"embedded\":\"{\\\"a\\\":[\\\"b\\\",\\\"c\\\"],\\\"d\\\":\\\"}\\\"}\"",
+    };
+    return (size_t)snprintf(at, ELEMENT_MAX, "{\"id\":%zu,%s}", number, rests[number % 4]);
 }
 
 static void many_events(void **unused)
@@ -242,7 +239,7 @@ static void many_events(void **unused)
     (void)unused;
     enum { EVENTS = 40000 };
     for (int lines = 0; lines < 2; lines++) {
-        char *text = malloc(EVENTS * 128);
+        char *text = malloc(EVENTS * ELEMENT_MAX);
         assert_non_null(text);
         size_t used = 0;
         size_t raw_bytes = 0;
@@ -312,9 +309,9 @@ static void many_keys(void **unused)
     size_t keys = 0;
     text[used++] = '{';
     while (used < LIB_CAPACITY - 64)
-        used += (size_t)sprintf(text + used, "\"%zx\":1,", keys++);
+        used += (size_t)snprintf(text + used, 32, "\"%zx\":1,", keys++);
     size_t last = used;
-    used += (size_t)sprintf(text + used, "\"x\":1}");
+    used += (size_t)snprintf(text + used, 32, "\"x\":1}");
     struct lib_events events;
     struct json_fault fault;
     assert_true(lib_walk(DOC, text, used, &events, &fault));
