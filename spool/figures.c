@@ -105,14 +105,6 @@ static void raise_error(struct spool *spool, uint64_t a, uint64_t b)
         atomic_store_explicit(&spool->conservation_error, difference, memory_order_relaxed);
 }
 
-static bool recounting(const struct stream *stream)
-{
-    for (uint32_t i = 0; i < stream->lane_count; i++)
-        if (stream->lanes[i].recount)
-            return true;
-    return false;
-}
-
 static void check_older(struct spool *spool, const struct stream *stream)
 {
     uint64_t committed = 0;
@@ -128,8 +120,6 @@ static void check_older(struct spool *spool, const struct stream *stream)
 
 void figures_check_lane(struct spool *spool, const struct stream *stream, const struct lane_state *lane)
 {
-    if (recounting(stream))
-        return;
     if (!stream->current)
         check_older(spool, stream);
     else if (lane->committed_records > lane->appended || lane->committed >= lane->appended_seq)

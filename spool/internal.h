@@ -59,16 +59,14 @@ struct lane_state {
     uint64_t appended_seq; // last seq of the last batch that held any; current stream only
     uint64_t committed;    // through
     uint64_t committed_records;
-    uint64_t verified; // through
-    uint64_t verified_records;
+    uint64_t verified_told; // read back from Kafka; may be ahead of what the drainer has counted
+    uint64_t verified;      // through; never beyond committed
+    // The last commit that is verified: what goes to disk. Retention goes by it, so that after a crash no record is
+    // deleted that the drainer's walk has still to count.
+    struct checkpoint stored;
     // Ring of commits that are not verified yet, oldest first.
     struct checkpoint checkpoints[CHECKPOINTS];
     size_t checkpoint_first, checkpoint_count;
-    // Progress was read that nobody here counted: the keeper counts the lane's records in (recount_from,
-    // recount_through]. Until it has, committed_records, verified_records and the checkpoints lack them.
-    bool recount;
-    uint64_t recount_from, recount_records; // and the records up to recount_from
-    uint64_t recount_through;
 };
 
 struct stream {
@@ -123,10 +121,6 @@ struct keeper { // keeper thread only
     int64_t next_second_ns;
     struct scanner scan;    // of an older stream that nobody has walked yet
     struct stream *scanned; // NULL: none is under way
-    struct scanner count;   // of a recount
-    struct stream *counted;
-    size_t counted_lane;
-    uint64_t counted_from, counted_through, counted_records;
 };
 
 struct spool {
@@ -254,8 +248,7 @@ size_t ready_fitting(const struct spool *spool, uint64_t body_bytes);
 struct ready_segment ready_take(struct spool *spool, size_t index);
 
 // walk.c: one slice each; true when something was done.
-bool walk_step(struct spool *spool);    // headers of older streams: end, index, pending
-bool recount_step(struct spool *spool); // bodies: records of a lane in a range that nobody counted
+bool walk_step(struct spool *spool); // headers of older streams: end, index, pending
 // scan_source over the list in memory; takes spool->mutex.
 bool stream_source(void *stream, uint64_t at_least, struct scan_segment *out);
 // Initialises a scanner at the nearest known place at or before the frame that holds from_seq. Takes spool->mutex.

@@ -2,7 +2,7 @@
 //   1. a segment for a writer that stands still (handed over as soon as it is allocated)
 //   2. segments ahead of need, zeroed chunk by chunk, with pauses as long as the work so that the writer's syncs keep
 //   the disk
-//   3. the first walk over older streams, recounts
+//   3. the first walk over older streams
 //   4. once a second: progress and damage to disk, retention, growth
 //
 // No space: only the preparer meets it. spool_admit refuses from then on what might not fit any more; the keeper tries
@@ -220,7 +220,7 @@ bool keeper_step(struct spool *spool, int64_t *pause_ns)
     }
     if (prepare_step(spool, pause_ns))
         return true;
-    did = walk_step(spool) || recount_step(spool);
+    did = walk_step(spool);
     if (did)
         *pause_ns = 0;
     return did;
@@ -263,8 +263,6 @@ void keeper_release(struct spool *spool)
     preparer_cancel(&keeper->preparer);
     if (keeper->scanned != NULL)
         scanner_release(&keeper->scan);
-    if (keeper->counted != NULL)
-        scanner_release(&keeper->count);
     for (size_t i = 0; i < spool->ready_count; i++)
         spool->storage.ops->close(spool->storage.context, spool->ready[i].handle);
     spool->ready_count = 0;

@@ -19,14 +19,27 @@ static struct checkpoint *checkpoint_at(struct lane_state *lane, size_t index)
     return &lane->checkpoints[(lane->checkpoint_first + index) % CHECKPOINTS];
 }
 
-// When the ring is full its newest entry moves on: a verified seq between the two is then counted a little late, never
-// wrong.
+// When the ring is full its newest entry moves on: what goes to disk is then a little older, never wrong.
 static void add_checkpoint(struct lane_state *lane)
 {
     if (lane->checkpoint_count < CHECKPOINTS)
         lane->checkpoint_count++;
     *checkpoint_at(lane, lane->checkpoint_count - 1) =
         (struct checkpoint){.through = lane->committed, .records = lane->committed_records};
+}
+
+// What was read back counts as far as the drainer has counted the records, so that through and records always belong
+// together.
+static void advance_verified(struct stream *stream, struct lane_state *lane)
+{
+    uint64_t verified = lane->verified_told < lane->committed ? lane->verified_told : lane->committed;
+    if (verified > lane->verified)
+        lane->verified = verified;
+    for (; lane->checkpoint_count > 0 && checkpoint_at(lane, 0)->through <= lane->verified; lane->checkpoint_count--) {
+        lane->stored = *checkpoint_at(lane, 0);
+        lane->checkpoint_first = (lane->checkpoint_first + 1) % CHECKPOINTS;
+        stream->progress_dirty = true;
+    }
 }
 
 static struct lane_state *find_lane(struct spool *spool, const char *stream_id, const char *lane_name,
@@ -47,6 +60,7 @@ void spool_note_committed(struct spool *spool, const char *stream_id, const char
             lane->committed = through;
         lane->committed_records += records;
         add_checkpoint(lane);
+        advance_verified(stream, lane);
         figures_check_lane(spool, stream, lane);
         figures_refresh(spool);
     }
@@ -54,45 +68,14 @@ void spool_note_committed(struct spool *spool, const char *stream_id, const char
     atomic_fetch_add_explicit(&spool->committed_events, records, memory_order_relaxed);
 }
 
-// Progress that somebody else made, or this process before it was started again: nobody here has counted its records.
-static void jump(struct stream *stream, struct lane_state *lane, uint64_t through)
-{
-    if (stream->lane_count == 1) { // every seq is the lane's
-        lane->committed = through;
-        lane->committed_records = through;
-        return;
-    }
-    if (!lane->recount) {
-        lane->recount = true;
-        lane->recount_from = lane->committed;
-        lane->recount_records = lane->committed_records;
-    }
-    lane->recount_through = through;
-    lane->committed = through;
-    lane->committed_records = lane->recount_records;
-    lane->checkpoint_count = 0;
-    add_checkpoint(lane);
-    keeper_kick(stream->spool);
-}
-
 void spool_note_verified(struct spool *spool, const char *stream_id, const char *lane_name, uint64_t through)
 {
     pthread_mutex_lock(&spool->mutex);
     struct stream *stream;
     struct lane_state *lane = find_lane(spool, stream_id, lane_name, &stream);
-    if (lane != NULL && through > lane->verified) {
-        if (through > lane->committed)
-            jump(stream, lane, through);
-        lane->verified = through;
-        if (lane->verified == lane->committed)
-            lane->verified_records = lane->committed_records;
-        for (; lane->checkpoint_count > 0 && checkpoint_at(lane, 0)->through <= through; lane->checkpoint_count--) {
-            lane->verified_records = checkpoint_at(lane, 0)->records;
-            lane->checkpoint_first = (lane->checkpoint_first + 1) % CHECKPOINTS;
-        }
-        stream->progress_dirty = true;
-        figures_check_lane(spool, stream, lane);
-        figures_refresh(spool);
+    if (lane != NULL && through > lane->verified_told) {
+        lane->verified_told = through;
+        advance_verified(stream, lane);
     }
     pthread_mutex_unlock(&spool->mutex);
 }

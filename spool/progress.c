@@ -84,8 +84,9 @@ bool progress_load(struct stream *stream, struct sl_error *err)
         struct lane_state *lane = stream_lane(stream, name);
         if (lane == NULL)
             continue;
-        lane->verified = lane->committed = through;
-        lane->verified_records = lane->committed_records = records;
+        lane->verified_told = lane->verified = lane->committed = through;
+        lane->committed_records = records;
+        lane->stored = (struct checkpoint){.through = through, .records = records};
     }
     free(text);
     return true;
@@ -101,8 +102,7 @@ bool progress_store(struct stream *stream, struct sl_error *err)
     add(&text, "sluice-progress 1\nbase %" PRIu64 "\n", stream->base_seq);
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
-        add(&text, "lane %s %" PRIu64 " %" PRIu64 "\n", lane->name, lane->recount ? lane->recount_from : lane->verified,
-            lane->recount ? lane->recount_records : lane->verified_records);
+        add(&text, "lane %s %" PRIu64 " %" PRIu64 "\n", lane->name, lane->stored.through, lane->stored.records);
     }
     stream->progress_dirty = false;
     pthread_mutex_unlock(&spool->mutex);

@@ -19,10 +19,10 @@ uint64_t stream_verified(const struct stream *stream)
     uint64_t verified = UINT64_MAX;
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
-        if (stream->current && lane->appended_seq <= lane->verified)
+        if (stream->current && lane->appended_seq <= lane->stored.through)
             continue; // nothing of it is in the stream beyond that
-        if (lane->verified < verified)
-            verified = lane->verified;
+        if (lane->stored.through < verified)
+            verified = lane->stored.through;
     }
     return verified;
 }
@@ -140,7 +140,7 @@ bool retain_step(struct spool *spool, bool space)
             first_seq = stream->segments[index].first_seq;
             next_seq = index + 1 < stream->segment_count ? stream->segments[index + 1].first_seq : stream->end_seq + 1;
         }
-        bool busy = spool->keeper.scanned == stream || spool->keeper.counted == stream;
+        bool busy = spool->keeper.scanned == stream;
         pthread_mutex_unlock(&spool->mutex);
         if (empty && !busy)
             return remove_stream(stream);

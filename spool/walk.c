@@ -1,6 +1,5 @@
-// The keeper's walks over older streams: once over the frame headers of each (where it ends, what is pending, an
-// index), and over bodies where a lane's progress was read from Kafka and nobody here had counted its records. In
-// slices, so that preparing never waits.
+// The keeper's walk over older streams: once over the frame headers of each, for its end, what is pending, and an
+// index. In slices, so that preparing never waits. What scanners of all kinds need of a stream is here, too.
 #include "spool/internal.h"
 
 #include "base/clock.h"
@@ -9,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { SLICE_HEADERS = 512, SLICE_BODIES = 32 };
+enum { SLICE_HEADERS = 512 };
 
 bool stream_source(void *user, uint64_t at_least, struct scan_segment *out)
 {
@@ -270,86 +269,6 @@ bool walk_step(struct spool *spool)
         if (result == SCAN_END) {
             walked(stream, &event);
             end_walk(keeper);
-            return true;
-        }
-    }
-    return true;
-}
-
-// ---- bodies
-
-static bool next_recount(struct spool *spool)
-{
-    struct keeper *keeper = &spool->keeper;
-    pthread_mutex_lock(&spool->mutex);
-    for (struct stream *stream = spool->streams; stream != NULL && keeper->counted == NULL; stream = stream->next)
-        for (uint32_t i = 0; i < stream->lane_count && !stream->gone; i++)
-            if (stream->lanes[i].recount && keeper->counted == NULL) {
-                keeper->counted = stream;
-                keeper->counted_lane = i;
-                keeper->counted_through = stream->lanes[i].recount_through;
-            }
-    struct stream *stream = keeper->counted;
-    uint64_t from = stream != NULL ? stream->lanes[keeper->counted_lane].recount_from + 1 : 0;
-    pthread_mutex_unlock(&spool->mutex);
-    if (stream == NULL)
-        return false;
-    keeper->counted_records = 0;
-    keeper->counted_from = from;
-    stream_scanner(&keeper->count, stream, from, true);
-    return true;
-}
-
-static void count_frame(struct keeper *keeper, const struct spool_frame *frame, const struct lane_state *lane)
-{
-    struct sl_reader reader = sl_reader_of(frame->body, frame->header.body_length);
-    struct record record;
-    uint64_t seq = frame->header.first_seq;
-    size_t length = strlen(lane->name);
-    for (; record_next(&reader, &record); seq++)
-        if (seq >= keeper->counted_from && seq <= keeper->counted_through && record.lane.length == length &&
-            memcmp(record.lane.bytes, lane->name, length) == 0)
-            keeper->counted_records++;
-}
-
-static void recounted(struct spool *spool)
-{
-    struct keeper *keeper = &spool->keeper;
-    struct stream *stream = keeper->counted;
-    pthread_mutex_lock(&spool->mutex);
-    struct lane_state *lane = &stream->lanes[keeper->counted_lane];
-    if (lane->recount_through == keeper->counted_through) { // else it has moved on, and is counted once more
-        lane->recount = false;
-        lane->committed_records += keeper->counted_records;
-        lane->verified_records += keeper->counted_records;
-        for (size_t i = 0; i < lane->checkpoint_count; i++)
-            lane->checkpoints[(lane->checkpoint_first + i) % CHECKPOINTS].records += keeper->counted_records;
-        stream->progress_dirty = true;
-        figures_check_lane(spool, stream, lane);
-    }
-    pthread_mutex_unlock(&spool->mutex);
-    scanner_release(&keeper->count);
-    keeper->counted = NULL;
-}
-
-bool recount_step(struct spool *spool)
-{
-    struct keeper *keeper = &spool->keeper;
-    if (keeper->counted == NULL && !next_recount(spool))
-        return false;
-    for (int i = 0; i < SLICE_BODIES; i++) {
-        struct scan_event event;
-        struct sl_error err;
-        enum scan_result result = scanner_next(&keeper->count, &event, &err);
-        bool beyond = false;
-        if (result == SCAN_FRAME) {
-            count_frame(keeper, event.frame, &keeper->counted->lanes[keeper->counted_lane]);
-            beyond = event.last_seq >= keeper->counted_through;
-            spool_frame_release(event.frame);
-        }
-        // What cannot be read is not counted: it is in the sum of the damaged.
-        if (beyond || result == SCAN_END || result == SCAN_WAIT || result == SCAN_FAILED) {
-            recounted(spool);
             return true;
         }
     }

@@ -1,0 +1,68 @@
+// A spool in a world of its own: a disk in memory, a clock that only the test moves, chance from a seed, no threads.
+// And what tests do with a spool: batches whose records say who they are, reading everything back, comparing.
+#ifndef TESTS_SPOOL_WORLD_H
+#define TESTS_SPOOL_WORLD_H
+
+#include "spool/spool.h"
+#include "tests/spool/disk.h"
+#include "tests/spool/fault.h"
+
+struct world {
+    struct disk *disk;
+    struct fault fault; // around the disk
+    struct storage storage;
+    struct spool_environment environment;
+    _Atomic int64_t wall_ns, monotonic_ns;
+    _Atomic uint64_t chance;
+    struct spool_options options; // changed by tests before world_open
+    struct spool *spool;
+    unsigned failures; // calls of on_failed
+};
+
+// Takes the disk. Segments of 1 MiB, one prepared, 64 MiB budget, lane "main"; manual.
+void world_init(struct world *world, struct disk *disk);
+bool world_open(struct world *world, struct sl_error *err);
+void world_open_ok(struct world *world);
+// Steps the keeper until it has nothing to do right now.
+void world_settle(struct world *world);
+void world_advance(struct world *world, int64_t ns); // the clocks
+// Closes the spool if it is open (whatever comes of it) and frees the disk.
+void world_free(struct world *world);
+
+// ---- batches
+
+struct sent {
+    struct spool_batch batch; // first
+    unsigned told;            // calls of done()
+    uint64_t first_id;        // records are numbered through a test: their payload starts with the number
+    uint32_t count;
+};
+// A batch of `count` records with payloads of about payload_bytes each, numbered from first_id, in the lane.
+struct sent *sent_new(struct spool *spool, uint64_t first_id, uint32_t count, size_t payload_bytes, const char *lane);
+void sent_free(struct sent *sent);
+// Submits and steps the writer (and, where it stands still, the keeper) until the batch is told. False: it was not
+// taken.
+bool world_send(struct world *world, struct sent *sent);
+// The same, synced, freed.
+void world_send_ok(struct world *world, uint64_t first_id, uint32_t count, size_t payload_bytes);
+
+// ---- reading back
+
+struct read_record {
+    uint64_t seq, id;
+    bool good; // payload CRC and contents
+};
+struct read_stream {
+    struct read_record *records;
+    size_t count;
+    struct spool_damage damages[64];
+    size_t damage_count;
+    enum spool_read end; // END, WAIT or FAILED
+};
+// Reads the stream from seq on, until END, WAIT or FAILED.
+void read_all(struct spool *spool, const char *stream, uint64_t from_seq, struct read_stream *out);
+void read_free(struct read_stream *read);
+// Lane and payload of a record, as made by sent_new. False: it is not one of those, or damaged.
+bool record_id(const struct record *record, uint64_t *id);
+
+#endif
