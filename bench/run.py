@@ -192,8 +192,8 @@ class Bench:
         self.body = str(body)
 
     def results(self):
-        settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each (kafka: one run); event loops "
-                    f"of either server: {self.arguments.threads}; load generator on the same cores; frozen Kafka: "
+        settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each (kafka: one run); "
+                    f"event loops of either server: {self.arguments.threads}; load generator on the same cores; frozen Kafka: "
                     f"{self.arguments.frozen}.")
         return {"machine": self.machine, "settings": settings, "sections": self.sections, "runs": self.runs}
 
