@@ -193,8 +193,8 @@ class Bench:
 
     def results(self):
         settings = (f"Medians of {self.arguments.repeats}, {self.arguments.seconds} s each (kafka: one run); "
-                    f"event loops of either server: {self.arguments.threads}; load generator on the same cores; frozen Kafka: "
-                    f"{self.arguments.frozen}.")
+                    f"event loops of either server: {self.arguments.threads}; load generator on the same cores; "
+                    f"frozen Kafka: {self.arguments.frozen}.")
         return {"machine": self.machine, "settings": settings, "sections": self.sections, "runs": self.runs}
 
     def run(self):
