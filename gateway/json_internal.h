@@ -1,4 +1,6 @@
 // What the C files of the JSON code share. Internal to gateway/json*.
+//
+// Threads: as in json.h; a parser and all that it holds belong to one thread.
 #ifndef SLUICE_GATEWAY_JSON_INTERNAL_H
 #define SLUICE_GATEWAY_JSON_INTERNAL_H
 

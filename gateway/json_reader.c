@@ -50,11 +50,12 @@ static bool read_hex4(struct json_reader *reader, uint32_t *code)
 
 static bool read_escape(struct json_reader *reader)
 {
+    static const char escapes[] = {'"', '\\', '/', 'b', 'f', 'n', 'r', 't'};
     size_t start = reader->at++;
     if (reader_at_end(reader))
         return reader_refuse_end(reader, "inside a string");
     if (reader->bytes[reader->at] != 'u') {
-        if (memchr("\"\\/bfnrt", reader->bytes[reader->at], 8) == NULL)
+        if (memchr(escapes, reader->bytes[reader->at], sizeof(escapes)) == NULL)
             return reader_refuse_here(reader, "no escape sequence of JSON: a backslash in a string is written \\\\");
         reader->at++;
         return true;

@@ -1,5 +1,7 @@
 // A strict RFC 8259 reader of one value, which says what is wrong and where. Internal to gateway/json_error.c and
 // gateway/json_reader.c.
+//
+// Threads: none; a reader belongs to its caller and owns nothing.
 #ifndef SLUICE_GATEWAY_JSON_READER_H
 #define SLUICE_GATEWAY_JSON_READER_H
 

@@ -185,8 +185,9 @@ static void several_parts_are_one_body(void **unused)
             used += part.length;
             free(part.data);
             if (encodings[e] == DECODE_ZSTD) { // a skippable frame of 3 bytes
-                memcpy(joined + used, "\x50\x2a\x4d\x18\x03\0\0\0abc", 11);
-                used += 11;
+                static const uint8_t skippable[] = {0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'};
+                memcpy(joined + used, skippable, sizeof(skippable));
+                used += sizeof(skippable);
             }
         }
         assert_decodes(decoder, encodings[e], (struct bytes){joined, used}, wanted);

@@ -2,8 +2,8 @@
 // with a message when it does not.
 //
 // Threads: a check belongs to one thread.
-#ifndef SLUICE_TESTS_JSON_CHECK_H
-#define SLUICE_TESTS_JSON_CHECK_H
+#ifndef SLUICE_TESTS_JSON_JSON_CHECK_H
+#define SLUICE_TESTS_JSON_JSON_CHECK_H
 
 #include "gateway/json.h"
 

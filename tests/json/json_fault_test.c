@@ -242,8 +242,8 @@ static void depth(void **unused)
 static void fill_event(char *at, size_t length)
 {
     memset(at, 'x', length);
-    memcpy(at, "{\"a\":\"", 6);
-    memcpy(at + length - 2, "\"}", 2);
+    lib_put(at, "{\"a\":\"", 6);
+    lib_put(at + length - 2, "\"}", 2);
 }
 
 static void too_large(void **unused)
@@ -262,7 +262,7 @@ static void too_large(void **unused)
     assert_int_equal(fault.kind, JSON_FAULT_TOO_LARGE);
     assert_int_equal(fault.offset, 0);
 
-    memcpy(text, "[{}, ", 5);
+    lib_put(text, "[{}, ", 5);
     fill_event(text + 5, LIB_CAPACITY + 1);
     text[5 + LIB_CAPACITY + 1] = ']';
     assert_false(lib_walk(DOC, text, LIB_CAPACITY + 7, &events, &fault));
@@ -272,7 +272,7 @@ static void too_large(void **unused)
     assert_int_equal(events.count, 1);
     assert_non_null(strstr(fault.detail, "longer than 921600 bytes"));
 
-    memcpy(text, "{}\n  ", 5);
+    lib_put(text, "{}\n  ", 5);
     assert_false(lib_walk(LINES, text, LIB_CAPACITY + 6, &events, &fault));
     assert_int_equal(fault.kind, JSON_FAULT_TOO_LARGE);
     assert_int_equal(fault.index, 1);
@@ -287,7 +287,7 @@ static void too_large(void **unused)
 
     // Objects one behind the other, sent under the wrong type, are not one large event.
     for (size_t i = 0; i < 3 * LIB_CAPACITY / 3; i++)
-        memcpy(text + i * 3, "{}\n", 3);
+        lib_put(text + i * 3, "{}\n", 3);
     assert_false(lib_walk(DOC, text, 3 * LIB_CAPACITY, &events, &fault));
     assert_int_equal(fault.kind, JSON_FAULT_SYNTAX);
     assert_int_equal(fault.offset, 3);

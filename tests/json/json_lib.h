@@ -1,6 +1,6 @@
 // What the JSON unit tests share: a walk over one text, with everything that came of it.
-#ifndef SLUICE_TESTS_JSON_LIB_H
-#define SLUICE_TESTS_JSON_LIB_H
+#ifndef SLUICE_TESTS_JSON_JSON_LIB_H
+#define SLUICE_TESTS_JSON_JSON_LIB_H
 
 #include "gateway/json.h"
 
@@ -12,6 +12,12 @@
 #include <cmocka.h>
 
 enum { LIB_CAPACITY = 900 * 1024, LIB_DEPTH = 64 };
+
+// Puts bytes into the middle of a text, without an end.
+static inline void lib_put(char *at, const char *bytes, size_t length)
+{
+    memcpy(at, bytes, length);
+}
 
 // An exact copy of the text with padding behind it. The caller frees span.bytes.
 static inline struct sl_span lib_body(const char *text, size_t length)

@@ -1,6 +1,7 @@
 #include "tests/json/json_oracle.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ const struct json_t *json_oracle_step(const struct json_t *value, const char *ke
 
 static bool same_real(double a, double b)
 {
-    return memcmp(&a, &b, sizeof(a)) == 0; // -0.0 is not 0.0
+    return !(a < b) && !(a > b) && signbit(a) == signbit(b); // -0.0 is not 0.0
 }
 
 bool json_oracle_equals(const struct json_t *value, const char *kind, const void *text, size_t length)

@@ -1,7 +1,7 @@
 // jansson as the judge of our JSON code. Apart, because jansson.h and gateway/json.h use the same names for kinds.
 // Threads: none of its own; values belong to the caller.
-#ifndef SLUICE_TESTS_JSON_ORACLE_H
-#define SLUICE_TESTS_JSON_ORACLE_H
+#ifndef SLUICE_TESTS_JSON_JSON_ORACLE_H
+#define SLUICE_TESTS_JSON_JSON_ORACLE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -279,14 +279,14 @@ static void large_and_small_events(void **unused)
         size_t used = 0;
         for (size_t i = 0; i < COUNT; i++) {
             text[used++] = i == 0 ? '[' : ',';
-            memcpy(text + used, "{\"a\":\"", 6);
+            lib_put(text + used, "{\"a\":\"", 6);
             for (size_t n = 6; n < lengths[i] - 2; n++)
                 text[used + n] = fillings[filling];
             if (fillings[filling] == '"') { // escaped, in pairs
                 for (size_t n = 6; n < lengths[i] - 2; n += 2)
                     text[used + n] = '\\';
             }
-            memcpy(text + used + lengths[i] - 2, "\"}", 2);
+            lib_put(text + used + lengths[i] - 2, "\"}", 2);
             used += lengths[i];
         }
         text[used++] = ']';
