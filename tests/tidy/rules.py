@@ -32,7 +32,7 @@ BANNED_CALLS = {
     "strncat": "snprintf", "sprintf": "snprintf", "vsprintf": "vsnprintf", "gets": "getline", "atoi": "strtol",
     "atol": "strtol", "atoll": "strtoll", "atof": "strtod", "rand": "getrandom", "srand": "getrandom",
     "strtok": "strtok_r", "alloca": "the heap", "localtime": "localtime_r", "gmtime": "gmtime_r", "ctime": "strftime",
-    "asctime": "strftime", "tmpnam": "mkstemp", "mktemp": "mkstemp", "signal": "sigaction", "strerror": "strerror_r",
+    "asctime": "strftime", "tmpnam": "mkstemp", "mktemp": "mkstemp", "signal": "sigaction",
     "setjmp": "an error code", "longjmp": "an error code",
 }
 BANNED_IN_PRODUCT = {
