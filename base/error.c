@@ -55,8 +55,13 @@ bool sl_wrap(struct sl_error *err, const char *format, ...)
     va_start(args, format);
     int length = vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
-    if (length >= 0 && (size_t)length < sizeof(err->text))
-        snprintf(err->text + length, sizeof(err->text) - (size_t)length, ": %s", inner);
+    if (length < 0 || (size_t)length + 2 >= sizeof(err->text))
+        return false;
+    memcpy(err->text + length, ": ", 2);
+    size_t room = sizeof(err->text) - (size_t)length - 3, wanted = strlen(inner);
+    size_t copied = wanted < room ? wanted : room; // the end is cut: the place comes first
+    memcpy(err->text + length + 2, inner, copied);
+    err->text[(size_t)length + 2 + copied] = '\0';
     return false;
 }
 

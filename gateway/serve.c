@@ -35,7 +35,8 @@ enum { FAILURE_GRACE_MS = 2000 }; // how long the 503s of a failed sync may take
 static void process_limits(const struct config *config)
 {
     umask(077);
-    signal(SIGPIPE, SIG_IGN);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignore, NULL);
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;

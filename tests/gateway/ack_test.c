@@ -10,7 +10,8 @@
 
 enum { POSITIONS = 6 }; // 0..5, with the event's seq anywhere between 1 and 5
 
-static enum ack_verdict decide(enum ack_level level, uint64_t seq, uint64_t synced, uint64_t peer, uint64_t kafka, bool failed)
+static enum ack_verdict decide(enum ack_level level, uint64_t seq, uint64_t synced, uint64_t peer, uint64_t kafka,
+                               bool failed)
 {
     struct ack_positions positions = {
         .synced = synced, .peer_synced = peer, .kafka_committed = kafka, .stream_failed = failed};

@@ -74,7 +74,7 @@ static void test_sums(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_indices_are_stable), cmocka_unit_test(test_totals_over_loops),
-                                       cmocka_unit_test(test_sums)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_indices_are_stable),
+                                       cmocka_unit_test(test_totals_over_loops), cmocka_unit_test(test_sums)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
