@@ -323,6 +323,23 @@ static void many_keys(void **unused)
     free(text);
 }
 
+// The same key in each of 100,000 objects of one event is no duplicate, and costs no search among the others.
+static void many_objects(void **unused)
+{
+    (void)unused;
+    char *text = malloc(LIB_CAPACITY);
+    assert_non_null(text);
+    size_t used = (size_t)snprintf(text, LIB_CAPACITY, "{\"a\":[{\"a\":1}");
+    while (used < LIB_CAPACITY - 16)
+        used += (size_t)snprintf(text + used, 16, ",{\"a\":1}");
+    used += (size_t)snprintf(text + used, 16, "]}");
+    struct lib_events events;
+    struct json_fault fault;
+    assert_true(lib_walk(DOC, text, used, &events, &fault));
+    assert_true(used / 9 > 100000);
+    free(text);
+}
+
 // A parser is used for millions of events: what one leaves behind must not show in the next.
 static void parser_reuse(void **unused)
 {
@@ -396,6 +413,7 @@ int main(void)
         cmocka_unit_test(many_events),
         cmocka_unit_test(large_and_small_events),
         cmocka_unit_test(many_keys),
+        cmocka_unit_test(many_objects),
         cmocka_unit_test(parser_reuse),
         cmocka_unit_test(count_guess),
     };
