@@ -90,7 +90,7 @@ static void filter_upgrade(struct http_conn *conn, struct phr_header *headers, s
     http_here.upgrading = NULL;
     if (first_of(headers, *count, "upgrade", &times) == NULL)
         return;
-    if (alone && times == 1 && !conn->tls) {
+    if ((alone && times == 1 && !conn->tls) || !HTTP_ARMED("upgrade")) {
         http_here.upgrading = conn;
         return;
     }

@@ -254,7 +254,8 @@ static bool check_headers(struct http_conn *conn, const h2o_req_t *req, uint32_t
         refuse_headers(conn, req, 431, "too many header fields");
     else if (content_length != SIZE_MAX && content_length > limits->body_bytes)
         refuse_headers(conn, req, 413, "the body is longer than this server takes");
-    else if (content_length != SIZE_MAX && content_length > 0 && conn->headers_end_stream)
+    else if (content_length != SIZE_MAX && content_length > 0 && conn->headers_end_stream &&
+             HTTP_ARMED("content-length"))
         refuse_headers(conn, req, 400, "a content-length without a body");
     return conn->refusal.request != NULL;
 }
@@ -268,7 +269,9 @@ int h2o_hpack_parse_headers(h2o_req_t *req, h2o_hpack_header_table_t *header_tab
     struct http_conn *conn = http_conn_of_request(req);
     if (conn == NULL)
         return H2O_HTTP2_ERROR_INTERNAL;
-    uint32_t fields = count_fields(src, len);
+    // A field takes a byte at least: a short block cannot hold too many.
+    bool short_block = len <= conn->loop->server->limits.header_count + PSEUDO_FIELDS_MAX;
+    uint32_t fields = short_block ? 0 : count_fields(src, len);
     if (HTTP_ARMED("hpack") && (len > conn->loop->server->limits.header_block_bytes || fields > FIELDS_HARD)) {
         http_conn_doom(conn, "header block too long");
         *err_desc = conn->doom;

@@ -49,6 +49,7 @@ static void on_close(void *data)
         http_address_release(loop->server, &conn->peer);
     atomic_fetch_sub_explicit(&loop->connections, 1, memory_order_relaxed);
     free(conn->slots);
+    free(conn->refused);
     conn->magic = 0;
     free(conn);
 }

@@ -53,9 +53,9 @@
 
 enum {
     HTTP_LOOPS_MAX = 64,
-    HTTP_TIMERS_MAX = 4,            // http_loop_every calls a loop
-    HTTP_REFUSED_MAX = 64,          // answered streams of a connection whose uploads may still be on their way
-    HTTP_READ_BYTES = 65536,        // one read of an HTTP/2 or uploading connection, at most
+    HTTP_TIMERS_MAX = 4,     // http_loop_every calls a loop
+    HTTP_REFUSED_MAX = 128,  // answered streams of a connection whose uploads may still be on their way; h2o opens 100
+    HTTP_READ_BYTES = 65536, // one read of an HTTP/2 or uploading connection, at most
     HTTP_HEADER_BLOCK_MAX = 262144, // h2o gives up a little later by itself (H2O_MAX_REQLEN)
     HTTP_FLOOR_BYTES = 16384,       // a connection holding no more than this is not shed for the global budget
 };
@@ -168,7 +168,8 @@ struct http_stream_slot {
 
 struct http_refused_stream {
     uint32_t id;
-    bool uploading; // the client has not ended it
+    bool uploading;      // the client has not ended it
+    int64_t answered_ns; // when its answer was written out; 0 = not yet
 };
 
 // The engine's own answer to a request that h2o is about to hand over.
@@ -206,7 +207,7 @@ struct http_conn {
     // HTTP/2
     struct http_stream_slot *slots;
     uint32_t slot_count, slot_capacity;
-    struct http_refused_stream refused[HTTP_REFUSED_MAX]; // a ring
+    struct http_refused_stream *refused; // a ring of HTTP_REFUSED_MAX; NULL until the first
     uint32_t refused_next;
     uint32_t skipped_bytes; // of DATA thrown away, to be given back to the connection's window
     uint64_t progress;      // frames
@@ -341,6 +342,8 @@ struct http_refused_stream *http_stream_find_refused(struct http_conn *conn, uin
 void http_stream_refuse(struct http_conn *conn, h2o_http2_stream_t *stream, int status, const char *detail,
                         bool uploading);
 void http_stream_remember_refused(struct http_conn *conn, uint32_t id, bool uploading);
+// Tells clients that go on sending on streams that were answered a while ago to stop. In the sweep.
+void http_stream_stop_uploads(struct http_conn *conn, int64_t now_ns);
 void http_stream_count_reset(struct http_conn *conn, uint32_t id);
 void http_stream_count_control(struct http_conn *conn);
 // last: no stream is open and no further one will be taken; h2o closes once it is written. Else a first notice.

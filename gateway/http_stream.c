@@ -11,6 +11,7 @@
 #include <string.h>
 
 enum { SLOTS_FIRST = 16 };
+#define STOP_UPLOAD_NS (SL_NS_PER_S / 2)
 
 struct http_stream_slot *http_stream_find(struct http_conn *conn, uint32_t id)
 {
@@ -59,11 +60,8 @@ void h2o_http2_conn_unregister_stream(h2o_http2_conn_t *h2conn, h2o_http2_stream
         forget(conn, stream->stream_id);
         conn->active_ns = http_loop_now_ns(conn->loop);
         struct http_refused_stream *refused = http_stream_find_refused(conn, stream->stream_id);
-        if (refused != NULL && refused->uploading && h2conn->state < H2O_HTTP2_CONN_STATE_IS_CLOSING) {
-            refused->uploading = false;
-            http_real.encode_rst(&h2conn->_write.buf, stream->stream_id, H2O_HTTP2_ERROR_NONE);
-            h2o_http2_conn_request_write(h2conn);
-        }
+        if (refused != NULL)
+            refused->answered_ns = conn->active_ns;
         if (http_here.stream == stream)
             http_here.stream = NULL;
     }
@@ -74,7 +72,7 @@ void h2o_http2_conn_unregister_stream(h2o_http2_conn_t *h2conn, h2o_http2_stream
 
 struct http_refused_stream *http_stream_find_refused(struct http_conn *conn, uint32_t id)
 {
-    if (conn->refused_next == 0)
+    if (conn->refused == NULL)
         return NULL;
     for (uint32_t i = 0; i < HTTP_REFUSED_MAX; i++)
         if (conn->refused[i].id == id)
@@ -84,11 +82,13 @@ struct http_refused_stream *http_stream_find_refused(struct http_conn *conn, uin
 
 void http_stream_remember_refused(struct http_conn *conn, uint32_t id, bool uploading)
 {
+    if (conn->refused == NULL) {
+        size_t bytes = HTTP_REFUSED_MAX * sizeof(*conn->refused);
+        conn->refused = memset(h2o_mem_alloc(bytes), 0, bytes);
+    }
     conn->refused[conn->refused_next % HTTP_REFUSED_MAX] =
         (struct http_refused_stream){.id = id, .uploading = uploading};
     conn->refused_next++;
-    if (conn->refused_next == 0)
-        conn->refused_next = HTTP_REFUSED_MAX; // 0 means: none yet
 }
 
 void http_stream_refuse(struct http_conn *conn, h2o_http2_stream_t *stream, int status, const char *detail,
@@ -103,6 +103,21 @@ void http_stream_refuse(struct http_conn *conn, h2o_http2_stream_t *stream, int 
     h2o_http2_stream_set_state(h2conn, stream, H2O_HTTP2_STREAM_STATE_REQ_PENDING);
     h2o_http2_stream_set_state(h2conn, stream, H2O_HTTP2_STREAM_STATE_SEND_HEADERS);
     http_request_refuse(&stream->req, status, detail);
+}
+
+void http_stream_stop_uploads(struct http_conn *conn, int64_t now_ns)
+{
+    h2o_http2_conn_t *h2conn = conn->sock->data;
+    if (conn->refused == NULL || h2conn->state >= H2O_HTTP2_CONN_STATE_IS_CLOSING)
+        return;
+    for (uint32_t i = 0; i < HTTP_REFUSED_MAX; i++) {
+        struct http_refused_stream *refused = &conn->refused[i];
+        if (!refused->uploading || refused->answered_ns == 0 || now_ns - refused->answered_ns < STOP_UPLOAD_NS)
+            continue;
+        refused->uploading = false;
+        http_real.encode_rst(&h2conn->_write.buf, refused->id, H2O_HTTP2_ERROR_NONE);
+        h2o_http2_conn_request_write(h2conn);
+    }
 }
 
 void http_stream_return_window(struct http_conn *conn)

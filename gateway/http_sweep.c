@@ -82,6 +82,7 @@ static void sweep_http2(struct http_conn *conn, int64_t now_ns)
     for (uint32_t i = 0; i < conn->slot_count; i++)
         if (check_stream(conn, &conn->slots[i], now_ns))
             return;
+    http_stream_stop_uploads(conn, now_ns);
     if (conn->slot_count != 0)
         return;
     bool idle = over(conn->active_ns, now_ns, limits->idle_timeout_ns);

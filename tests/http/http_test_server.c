@@ -1,6 +1,7 @@
 // A server on gateway/http.h for the tests of the engine: small limits by flags, and answers that tests can tell apart.
 //
 //   POST|GET /echo        200: "method=POST path=/echo query=… length=N sum=HEX host=… type=… peer=…"
+//   /fixed                200 with a body of 120 bytes that does not depend on the request (for measuring)
 //   /late?ms=N            the same, answered N ms later from another thread (through http_loop_post)
 //   /hold                 answered when /release comes (or never)
 //   /big?bytes=N          200 with N bytes
@@ -10,6 +11,7 @@
 // It prints "port NAME N" for each listener and then "ready". SIGTERM closes gracefully, and ends when the last
 // connection has; SIGINT stops at once.
 #include "base/clock.h"
+#include "base/log.h"
 #include "gateway/http.h"
 
 #include <getopt.h>
@@ -38,6 +40,8 @@ static struct held *held_by_loop[LOOPS_MAX];
 static _Atomic uint64_t gone_count, late_count, turns, refused_count;
 static _Atomic int refused_last;
 static char *big;
+static const char fixed[] = "{\"ack\":\"disk\",\"accepted\":100,\"duplicates\":0,\"quarantined\":0,"
+                            "\"stream\":\"gw-a1.42-7f3a\",\"first_seq\":471100,\"last_seq\":471199}";
 
 // ---- answers
 
@@ -234,7 +238,9 @@ static void on_request(struct http_request *request, void *user)
 {
     (void)user;
     struct sl_span path = http_request_path(request), query = http_request_query(request);
-    if (is(path, "/late")) {
+    if (is(path, "/fixed")) {
+        http_respond(request, 200, "application/json", NULL, 0, fixed, sizeof(fixed) - 1);
+    } else if (is(path, "/late")) {
         answer_in(request, number_in(query, "ms="));
     } else if (is(path, "/hold")) {
         keep(request);
@@ -326,6 +332,8 @@ static bool parse(int count, char **words, struct http_options *options, struct 
             options->tls.certificate_file = value;
         } else if (strcmp(name, "key") == 0) {
             options->tls.key_file = value;
+        } else if (strcmp(name, "log") == 0) { // "debug": also what the armour has against whom
+            sl_log_configure(false, strcmp(value, "debug") == 0 ? SL_DEBUG : SL_INFO);
         } else if (strcmp(name, "loops") == 0) {
             options->loop_count = (uint32_t)strtoul(value, NULL, 10);
         } else if (!set_limit(&options->limits, name, value)) {
