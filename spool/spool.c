@@ -384,27 +384,59 @@ size_t spool_lane_index(const struct spool *spool, const char *lane)
     return SIZE_MAX;
 }
 
+// With queue_mutex, which is released meanwhile. Without threads the caller does their work.
+static void wait_for_lane(struct spool *spool)
+{
+    if (!spool->manual) {
+        pthread_cond_wait(&spool->lane_declared, &spool->queue_mutex);
+        return;
+    }
+    pthread_mutex_unlock(&spool->queue_mutex);
+    if (!spool_step_writer(spool))
+        spool_step_keeper(spool);
+    pthread_mutex_lock(&spool->queue_mutex);
+}
+
+// With queue_mutex.
+static bool alive(const struct spool *spool)
+{
+    return !spool->closing && !atomic_load(&spool->failed);
+}
+
+// No segment is ready and none can be made right now.
+static bool no_segment(const struct spool *spool)
+{
+    return atomic_load(&spool->no_space) && atomic_load(&spool->room_ready) == 0;
+}
+
 bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *err)
 {
     size_t length = strlen(lane);
     if (length == 0 || length > SPOOL_NAME_MAX || strcspn(lane, " \t\r\n") != length)
         return sl_fail(err, SL_E_INVALID, "lane name");
     pthread_mutex_lock(&spool->queue_mutex);
-    while (spool->lane_wanted[0] != '\0' && !spool->closing && !atomic_load(&spool->failed))
-        pthread_cond_wait(&spool->lane_declared, &spool->queue_mutex); // another caller's turn
+    while (spool->lane_wanted[0] != '\0' && alive(spool))
+        wait_for_lane(spool); // another caller's turn
     bool known = spool_lane_index(spool, lane) != SIZE_MAX;
-    bool room = atomic_load(&spool->lane_count) < SPOOL_LANES_MAX;
+    bool room = atomic_load(&spool->lane_count) < SPOOL_LANES_MAX, no_space = false;
     if (!known && room) {
         memcpy(spool->lane_wanted, lane, length + 1);
         spool->writer_kicked = true;
         pthread_cond_signal(&spool->queue_filled);
-        while (spool_lane_index(spool, lane) == SIZE_MAX && !spool->closing && !atomic_load(&spool->failed))
-            pthread_cond_wait(&spool->lane_declared, &spool->queue_mutex);
+        while (spool_lane_index(spool, lane) == SIZE_MAX && alive(spool) && !no_segment(spool))
+            wait_for_lane(spool);
         known = spool_lane_index(spool, lane) != SIZE_MAX;
+        no_space = !known && no_segment(spool);
+        if (!known) { // let the next caller in
+            spool->lane_wanted[0] = '\0';
+            pthread_cond_broadcast(&spool->lane_declared);
+        }
     }
     pthread_mutex_unlock(&spool->queue_mutex);
     if (!room && !known)
         return sl_fail(err, SL_E_TOO_LARGE, "lane %s: a stream has at most %d lanes", lane, SPOOL_LANES_MAX);
+    if (no_space)
+        return sl_fail(err, SL_E_NO_SPACE, "lane %s: no space for the segment that would name it", lane);
     return known || sl_fail(err, SL_E_UNAVAILABLE, "lane %s: the spool is failed or closing", lane);
 }
 

@@ -71,7 +71,8 @@ const char *spool_stream(const struct spool *spool);  // id of the stream being 
 uint64_t spool_synced_seq(const struct spool *spool); // last durable seq of it, 0 = none
 
 // A lane must be declared before a record names it (spool_open declares options->lanes). Blocks until the header of a
-// segment names it durably. Called by a reload.
+// segment names it durably. Called by a reload. SL_E_NO_SPACE: there is no segment for it now; SL_E_UNAVAILABLE: failed
+// or closing; SL_E_TOO_LARGE: SPOOL_LANES_MAX lanes are there already.
 bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *err) SL_MUST_USE;
 
 // ---- appending

@@ -159,9 +159,12 @@ bool world_send(struct world *world, struct sent *sent)
 {
     if (!spool_submit(world->spool, &sent->batch))
         return false;
-    while (sent->told == 0)
-        if (!spool_step_writer(world->spool) && sent->told == 0 && !spool_step_keeper(world->spool))
-            world_advance(world, SL_NS_PER_S); // no space: the keeper tries again every second
+    for (unsigned seconds = 0; sent->told == 0;) {
+        if (spool_step_writer(world->spool) || sent->told > 0 || spool_step_keeper(world->spool))
+            continue;
+        sl_assert(seconds++ < 100);
+        world_advance(world, SL_NS_PER_S); // no space: the keeper tries again every second
+    }
     sl_assert(sent->told == 1);
     return true;
 }
