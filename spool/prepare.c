@@ -14,7 +14,7 @@
 
 enum { CHUNK_BYTES = 1 << 20, MIN_BYTES = 4 * SPOOL_BLOCK };
 
-static const uint8_t zeros[64 << 10];
+static _Alignas(SPOOL_BLOCK) const uint8_t zeros[64 << 10]; // aligned for writes past the cache
 
 bool preparer_init(struct preparer *preparer, const struct storage *storage, const char *spool_dir,
                    struct sl_error *err)
@@ -173,6 +173,8 @@ bool preparer_begin(struct preparer *preparer, uint64_t size_bytes, struct sl_er
     int rc = storage->ops->allocate(storage->context, handle, size_bytes);
     if (rc < 0)
         return give_up(preparer, err, rc, "allocate");
+    if (storage->ops->bypass_cache != NULL)
+        storage->ops->bypass_cache(storage->context, handle, true);
     return true;
 }
 
@@ -205,6 +207,8 @@ bool preparer_finish(struct preparer *preparer, struct ready_segment *out, struc
 {
     sl_assert(preparer->active);
     const struct storage *storage = preparer->storage;
+    if (storage->ops->bypass_cache != NULL)
+        storage->ops->bypass_cache(storage->context, preparer->making.handle, false);
     // Size and extents of a file that was not filled at all must be durable before frames are: one more sync.
     int rc = storage->ops->fdatasync(storage->context, preparer->making.handle);
     if (rc < 0)

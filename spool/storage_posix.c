@@ -120,6 +120,15 @@ static int posix_allocate(void *context, int handle, uint64_t size_bytes)
     }
 }
 
+static void posix_bypass_cache(void *context, int handle, bool on)
+{
+    (void)context;
+    int flags = fcntl(handle, F_GETFL);
+    // Not every file system can (EINVAL); then the writes go through the cache, which is slower and as correct.
+    if (flags >= 0)
+        (void)fcntl(handle, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
+}
+
 static int posix_truncate(void *context, int handle, uint64_t size_bytes)
 {
     (void)context;
@@ -245,6 +254,7 @@ static const struct storage_ops posix_ops = {
     .pwritev = posix_pwritev,
     .fdatasync = posix_fdatasync,
     .allocate = posix_allocate,
+    .bypass_cache = posix_bypass_cache,
     .truncate = posix_truncate,
     .rename = posix_rename,
     .unlink = posix_unlink,
