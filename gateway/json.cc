@@ -24,7 +24,7 @@ struct json_engine *json_engine_new(size_t window_bytes, size_t document_bytes, 
     std::unique_ptr<json_engine> engine(new (std::nothrow) json_engine());
     if (!engine)
         return nullptr;
-    // Its depth counts from 0 and refuses at the limit; ours is checked before stage 2 runs.
+    // It refuses at its limit, we above it; and it does not count empty containers, so that ours is checked besides.
     if (simdjson::get_active_implementation()->create_dom_parser_implementation(window_bytes, depth_max + 1,
                                                                                 engine->implementation) ||
         engine->document.allocate(document_bytes))
@@ -48,6 +48,11 @@ uint32_t json_engine_index(struct json_engine *engine, const uint8_t *bytes, siz
     simdjson::error_code error = engine->implementation->stage1(bytes, length, simdjson::stage1_mode::regular);
     *in_string = error == simdjson::UNCLOSED_STRING;
     return error ? 0 : engine->implementation->n_structural_indexes;
+}
+
+bool json_engine_parse_all(struct json_engine *engine)
+{
+    return !engine->implementation->stage2(engine->document);
 }
 
 bool json_engine_parse(struct json_engine *engine, uint32_t structural)

@@ -37,6 +37,9 @@ struct json_view json_engine_view(const struct json_engine *engine);
 // nothing about the rest of them. The bytes stay in use until the next call.
 uint32_t json_engine_index(struct json_engine *engine, const uint8_t *bytes, size_t length, bool *in_string);
 
+// Stage 2 of all that was indexed, as one value: nothing may be left over. At most document_bytes.
+bool json_engine_parse_all(struct json_engine *engine);
+
 // Stage 2 of the container whose bracket is at this structural: full validation, fills tape and strings. The caller has
 // seen that its brackets balance, by count, within the indexed bytes and within document_bytes: stage 2 relies on it.
 bool json_engine_parse(struct json_engine *engine, uint32_t structural);

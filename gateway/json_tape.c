@@ -27,7 +27,7 @@ static size_t slots_for(size_t structurals)
 
 bool json_tape_init(struct json_tape *tape, size_t capacity, uint32_t depth_max)
 {
-    *tape = (struct json_tape){.slot_count = slots_for(capacity)};
+    *tape = (struct json_tape){.slot_count = slots_for(capacity), .depth_max = depth_max};
     // calloc of this size is zero pages of the kernel: what no event needs is never touched.
     tape->slots = calloc(tape->slot_count, sizeof(*tape->slots));
     tape->frames = calloc(depth_max, sizeof(*tape->frames));
@@ -101,9 +101,10 @@ struct key_set {
 };
 
 // Returns false when the object already has the key.
-static inline bool add_key(const struct key_set *set, const struct key *key, uint32_t serial)
+static inline bool add_key(const struct key_set *set, const struct key *key, const struct json_frame *object)
 {
-    uint64_t hash = key->hash + serial * UINT64_C(0x9e3779b97f4a7c15);
+    const uint32_t serial = object->serial;
+    const uint64_t hash = key->hash + object->salt;
     for (size_t i = (hash ^ hash >> 32) & set->mask;; i = (i + 1) & set->mask) {
         struct json_key_slot *slot = &set->slots[i];
         if (slot->serial < set->serial_first) {
@@ -123,8 +124,8 @@ static inline bool add_key(const struct key_set *set, const struct key *key, uin
 // ---- pointers
 
 // The pointers of `active` whose token at this depth is the key, or, where `key` is NULL, the array element.
-static uint32_t match(const struct event *event, uint32_t active, uint32_t depth, const struct key *key,
-                      uint32_t element)
+static JSON_OUT_OF_LINE uint32_t match(const struct event *event, uint32_t active, uint32_t depth,
+                                       const struct key *key, uint32_t element)
 {
     uint32_t matched = 0;
     for (uint32_t rest = active; rest != 0; rest &= rest - 1) {
@@ -191,7 +192,8 @@ static struct json_value value_of(const struct event *event, const uint64_t *wor
 }
 
 // Stores the value for the pointers that end here; returns those that lead on into it.
-static uint32_t take_value(const struct event *event, uint32_t matched, uint32_t depth, const uint64_t *word)
+static JSON_OUT_OF_LINE uint32_t take_value(const struct event *event, uint32_t matched, uint32_t depth,
+                                            const uint64_t *word)
 {
     uint32_t further = 0;
     for (uint32_t rest = matched; rest != 0; rest &= rest - 1) {
@@ -219,39 +221,51 @@ static struct key_set key_set_begin(struct json_tape *tape, const struct json_vi
         .slots = tape->slots, .strings = view->strings, .mask = slots - 1, .serial_first = tape->serial + 1};
 }
 
-bool json_tape_read(struct json_tape *tape, const struct json_view *view, const uint8_t *bytes, uint32_t first,
-                    uint32_t last, const struct json_pointer *const *pointers, size_t pointer_count,
-                    struct json_value *values, uint32_t *duplicate, struct sl_span *key_out)
+// serial 0: an array.
+static JSON_OUT_OF_LINE void open_frame(const struct event *event, struct json_frame *frame, uint32_t active,
+                                        uint32_t depth, uint32_t serial)
+{
+    *frame = (struct json_frame){
+        .wanted = wanted_bits(event, active, depth),
+        .salt = serial * UINT64_C(0x9e3779b97f4a7c15), // spreads the same keys of many objects over the table
+        .serial = serial,
+        .active = active,
+        .object = serial != 0,
+    };
+}
+
+enum json_tape_result json_tape_read(struct json_tape *tape, const struct json_view *view, const uint8_t *bytes,
+                                     uint32_t first, uint32_t last, const struct json_pointer *const *pointers,
+                                     size_t pointer_count, struct json_value *values, struct json_duplicate *duplicate)
 {
     const struct event event = {view, bytes, first, pointers, values};
     const struct key_set set = key_set_begin(tape, view, last - first + 1);
-    struct json_frame *frame = tape->frames;
-    *frame = (struct json_frame){.serial = ++tape->serial, .object = true};
+    uint32_t active = 0;
     for (size_t i = 0; i < pointer_count; i++) {
         values[i] = (struct json_value){.kind = JSON_ABSENT};
-        frame->active |= (uint32_t)(pointers[i] != NULL) << i;
+        active |= (uint32_t)(pointers[i] != NULL) << i;
     }
-    frame->wanted = wanted_bits(&event, frame->active, 0);
+    struct json_frame *frame = tape->frames;
+    open_frame(&event, frame, active, 0, ++tape->serial);
     uint32_t depth = 0;                    // of *frame
     const uint64_t *word = view->tape + 2; // behind the root word and '{'
 
     for (;;) {
+        uint32_t matched = 0;
         uint8_t type = word_type(*word);
         if (is_close(type)) {
             if (depth == 0)
-                return true;
+                return JSON_TAPE_READ;
             depth--;
             frame--;
             word++;
             continue;
         }
-        uint32_t matched = 0;
         if (frame->object) {
             struct key key = key_at(view, *word);
-            if (!add_key(&set, &key, frame->serial)) {
-                *duplicate = structural_of(&event, word);
-                *key_out = (struct sl_span){.bytes = key.bytes, .length = key.length};
-                return false;
+            if (!add_key(&set, &key, frame)) {
+                *duplicate = (struct json_duplicate){structural_of(&event, word), {key.bytes, key.length}};
+                return JSON_TAPE_DUPLICATE;
             }
             if ((frame->wanted & hash_bit(key.hash)) != 0)
                 matched = match(&event, frame->active, depth, &key, 0);
@@ -262,15 +276,12 @@ bool json_tape_read(struct json_tape *tape, const struct json_view *view, const 
         }
         if (matched != 0)
             matched = take_value(&event, matched, depth, word);
-        if (type == '{' || type == '[') {
-            depth++;
-            frame++;
-            *frame = (struct json_frame){.active = matched, .object = type == '{'};
-            if (frame->object)
-                frame->serial = ++tape->serial;
-            if (matched != 0)
-                frame->wanted = wanted_bits(&event, matched, depth);
-        }
         word += words_of(type);
+        if (type == '{' || type == '[') {
+            if (++depth == tape->depth_max)
+                return JSON_TAPE_DEPTH;
+            frame++;
+            open_frame(&event, frame, matched, depth, type == '{' ? ++tape->serial : 0);
+        }
     }
 }

@@ -155,7 +155,7 @@ static bool window_open(struct walk *walk, size_t at, size_t size)
 }
 
 // Counts brackets from the '{' at structural `first` until they balance. False: they do not in this window.
-static bool find_close(const struct walk *walk, uint32_t first, uint32_t *last, uint32_t *deepest)
+static JSON_OUT_OF_LINE bool find_close(const struct walk *walk, uint32_t first, uint32_t *last, uint32_t *deepest)
 {
     static const int8_t steps[256] = {['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1};
     const uint32_t *structurals = walk->parser->view.structurals;
@@ -206,26 +206,72 @@ static enum step find_event(struct walk *walk, size_t at, uint32_t *last)
     return deepest <= walk->parser->depth_max && length <= walk->parser->capacity ? STEP_DONE : STEP_DOUBT;
 }
 
+// The same for an event that should be all there is, and parses it: when one window takes it whole, stage 2 sees by
+// itself that brackets balance and that nothing is left over.
+static enum step parse_alone(struct walk *walk, size_t at, uint32_t *last)
+{
+    struct json_parser *parser = walk->parser;
+    if (walk->end - at > walk->window_bytes) {
+        if (find_event(walk, at, last) != STEP_DONE ||
+            skip_blanks(walk, walk->window + parser->view.structurals[*last] + 1) != walk->end)
+            return STEP_DOUBT;
+        return json_engine_parse(parser->engine, walk->next) ? STEP_DONE : STEP_DOUBT;
+    }
+    if (!window_open(walk, at, walk->window_bytes))
+        return STEP_DOUBT;
+    *last = walk->count - 1;
+    bool fits = parser->view.structurals[*last] < parser->capacity;
+    return fits && json_engine_parse_all(parser->engine) ? STEP_DONE : STEP_DOUBT;
+}
+
+static struct json_scan scan_from(const struct walk *walk, enum json_due due, size_t at)
+{
+    return (struct json_scan){
+        .bytes = walk->bytes,
+        .end = walk->end,
+        .shape = walk->shape,
+        .depth_max = walk->parser->depth_max,
+        .capacity = walk->parser->capacity,
+        .due = due,
+        .at = at,
+        .index = walk->event.index,
+    };
+}
+
+// A duplicate key is reported only for an event that has no other fault. Alone, its depth has been seen only as far as
+// the key.
+static enum step refuse_key(struct walk *walk, size_t at, bool alone, const struct json_duplicate *duplicate)
+{
+    struct json_scan scan = scan_from(walk, JSON_DUE_DOCUMENT, at);
+    size_t offset = walk->window + walk->parser->view.structurals[duplicate->structural];
+    if (!alone || !json_scan_fault(&scan, walk->fault))
+        json_refuse_duplicate(walk->fault, walk->event.index, offset, duplicate->key);
+    return STEP_STOP;
+}
+
 // Hands out the event at `at`; *behind is the offset of the byte after it. `alone`: nothing but blanks may follow it.
 static enum step take_event(struct walk *walk, size_t at, bool alone, size_t *behind)
 {
     struct json_parser *parser = walk->parser;
     uint32_t last;
-    if (walk->bytes[at] != '{' || find_event(walk, at, &last) != STEP_DONE)
+    if (walk->bytes[at] != '{')
         return STEP_DOUBT;
-    uint32_t first = walk->next;
-    size_t end = walk->window + parser->view.structurals[last] + 1;
-    if ((alone && skip_blanks(walk, end) != walk->end) || !json_engine_parse(parser->engine, first))
+    if (alone ? parse_alone(walk, at, &last) != STEP_DONE
+              : find_event(walk, at, &last) != STEP_DONE || !json_engine_parse(parser->engine, walk->next))
         return STEP_DOUBT;
 
+    size_t end = walk->window + parser->view.structurals[last] + 1;
     struct json_event *event = &walk->event;
     event->raw = (struct sl_span){.bytes = walk->bytes + at, .length = end - at};
-    uint32_t duplicate;
-    struct sl_span key;
-    if (!json_tape_read(&parser->tape, &parser->view, walk->bytes + walk->window, first, last, walk->pointers,
-                        walk->pointer_count, event->values, &duplicate, &key)) {
-        json_refuse_duplicate(walk->fault, event->index, walk->window + parser->view.structurals[duplicate], key);
-        return STEP_STOP;
+    struct json_duplicate duplicate;
+    switch (json_tape_read(&parser->tape, &parser->view, walk->bytes + walk->window, walk->next, last, walk->pointers,
+                           walk->pointer_count, event->values, &duplicate)) {
+    case JSON_TAPE_DUPLICATE:
+        return refuse_key(walk, at, alone, &duplicate);
+    case JSON_TAPE_DEPTH:
+        return STEP_DOUBT;
+    case JSON_TAPE_READ:
+        break;
     }
     if (!walk->on_event(event, walk->user))
         return STEP_STOP;
@@ -238,16 +284,7 @@ static enum step take_event(struct walk *walk, size_t at, bool alone, size_t *be
 // Finds the fault that is somewhere from `at` on. True: the walk may go on, up to the event that has it.
 static bool locate(struct walk *walk, enum json_due due, size_t at)
 {
-    struct json_scan scan = {
-        .bytes = walk->bytes,
-        .end = walk->end,
-        .shape = walk->shape,
-        .depth_max = walk->parser->depth_max,
-        .capacity = walk->parser->capacity,
-        .due = due,
-        .at = at,
-        .index = walk->event.index,
-    };
+    struct json_scan scan = scan_from(walk, due, at);
     // simdjson refuses what the scan holds to be good: never seen (tests/json and tests/fuzz look for it), and refused.
     if (walk->stopping || !json_scan_fault(&scan, &walk->found))
         return json_refuse(walk->fault, JSON_FAULT_SYNTAX, walk->event.index, at, "this is not valid JSON");

@@ -229,6 +229,24 @@ static void depth(void **unused)
             free(text);
         }
     }
+    // An empty bracket is a level as any other, and comes before a duplicate key, alone and in an array.
+    for (int alone = 0; alone < 2; alone++) {
+        size_t length;
+        char text[1024];
+        char *inner = nested(64, true, &length);
+        int size = snprintf(text, sizeof(text), "%s{\"b\":1,\"b\":2,%.*s%s", alone ? " " : "[", (int)length - 1,
+                            inner + 1, alone ? "" : "]");
+        char *last = strchr(text, ']') - 1; // the innermost '[', which is level 64, becomes "[[" and level 65
+        memmove(last + 2, last + 1, (size_t)(text + size - last));
+        last[1] = '[';
+        memmove(last + 3, last + 2, strlen(last + 2) + 1);
+        last[2] = ']';
+        size = (int)strlen(text);
+        free(inner);
+        assert_false(lib_walk(DOC, text, (size_t)size, &events, &fault));
+        assert_int_equal(fault.kind, JSON_FAULT_DEPTH);
+        assert_int_equal(fault.offset, last + 1 - text);
+    }
     // The array around events is no level of theirs.
     char text[1024];
     size_t length;
