@@ -314,11 +314,6 @@ void http_buffer_compact(h2o_buffer_t **slot)
 
 // ---- the thread's free lists
 
-void http_buffer_thread_begin(void)
-{
-    h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX; // never reached from here; for whoever else uses h2o's own
-}
-
 static void drain_recycled(h2o_mem_recycle_t *allocator)
 {
     while (allocator->cnt > 0)

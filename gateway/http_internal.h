@@ -143,7 +143,7 @@ struct http_here {
     uint32_t hooks_seen; // bits of enum http_hook
 };
 extern __thread struct http_here http_here;
-#define HTTP_HOOK_SEEN(name) (http_here.hooks_seen |= 1u << HOOK_##name)
+#define HTTP_HOOK_SEEN(name) (http_here.hooks_seen |= HTTP_ARMED("hook-" #name) ? 1u << HOOK_##name : 0u)
 
 // Proves, on the calling thread, that every hook is reached from inside the library.
 bool http_armour_prove(struct sl_error *err) SL_MUST_USE;
@@ -358,7 +358,6 @@ void http_buffer_hold(h2o_buffer_t *buffer);                      // its request
 void http_buffer_charge_input(struct http_conn *conn, bool held); // looks at sock->input as it is now
 void http_buffer_uncharge_input(struct http_conn *conn);
 void http_buffer_compact(h2o_buffer_t **buffer); // a large buffer that holds little becomes a small one
-void http_buffer_thread_begin(void);
 void http_buffer_thread_end(void);
 // Refuses the largest unfinished bodies of this loop while all loops together are over budget.
 void http_budget_enforce(struct http_loop *loop);
@@ -375,14 +374,17 @@ void http_request_abandon(struct http_request *request);
 
 // ---- http_loop.c
 
-bool http_loop_create(struct http_loop *loop, struct http_server *server, uint32_t index,
-                      struct sl_error *err) SL_MUST_USE;
-bool http_loop_start(struct http_loop *loop, struct sl_error *err) SL_MUST_USE;
+// Any thread; afterwards tasks may be posted to it.
+bool http_loop_prepare(struct http_loop *loop, struct http_server *server, uint32_t index,
+                       struct sl_error *err) SL_MUST_USE;
+bool http_loop_start(struct http_loop *loop, struct sl_error *err) SL_MUST_USE; // a thread that opens, turns, closes it
 // Ends the loop's thread, which closes and frees everything of the loop. Not on a loop thread.
 void http_loop_stop(struct http_loop *loop);
+// The rest: on the thread that turns the loop, from the beginning: h2o keeps pointers to thread-local free lists.
+void http_loop_open(struct http_loop *loop);
 void http_loop_turn(struct http_loop *loop, int32_t wait_ms_max);
-void http_loop_destroy(struct http_loop *loop); // on its own thread at its end, or without one
-void http_loop_finish(struct http_loop *loop);  // closes all connections; on the loop's thread
+void http_loop_finish(struct http_loop *loop); // closes all connections
+void http_loop_close(struct http_loop *loop);
 
 // ---- http_listen.c
 

@@ -183,11 +183,11 @@ static void *loop_main(void *argument)
     sigset_t all; // signals, SIGPIPE too, are the main thread's
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
-    http_buffer_thread_begin();
+    http_loop_open(loop);
     while (!loop->stop)
         http_loop_turn(loop, WAIT_MS_MAX);
     http_loop_finish(loop);
-    http_loop_destroy(loop);
+    http_loop_close(loop);
     return NULL;
 }
 
@@ -205,16 +205,20 @@ static void on_stop(struct http_task *task)
     free(stop);
 }
 
-bool http_loop_create(struct http_loop *loop, struct http_server *server, uint32_t index, struct sl_error *err)
+bool http_loop_prepare(struct http_loop *loop, struct http_server *server, uint32_t index, struct sl_error *err)
 {
     memset(loop, 0, sizeof(*loop));
     loop->server = server;
     loop->index = index;
     loop->shed_task.run = on_shed;
-    loop->sweep_ns = sl_monotonic_ns() + SWEEP_NS;
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (loop->wake_fd == -1)
-        return sl_fail_errno(err, SL_E_IO, errno, "eventfd");
+    return loop->wake_fd != -1 || sl_fail_errno(err, SL_E_IO, errno, "eventfd");
+}
+
+void http_loop_open(struct http_loop *loop)
+{
+    struct http_server *server = loop->server;
+    loop->sweep_ns = sl_monotonic_ns() + SWEEP_NS;
     loop->evloop = h2o_evloop_create();
     h2o_context_init(&loop->context, loop->evloop, &server->globalconf);
     loop->accept_plain = (h2o_accept_ctx_t){.ctx = &loop->context, .hosts = server->globalconf.hosts};
@@ -223,7 +227,7 @@ bool http_loop_create(struct http_loop *loop, struct http_server *server, uint32
     loop->wake_socket = h2o_evloop_socket_create(loop->evloop, loop->wake_fd, 0);
     loop->wake_socket->data = loop;
     h2o_socket_read_start(loop->wake_socket, on_wake);
-    return true;
+    wake(loop); // what was posted before
 }
 
 bool http_loop_start(struct http_loop *loop, struct sl_error *err)
@@ -246,7 +250,7 @@ struct evloop_epoll {
     int epoll_fd;
 };
 
-void http_loop_destroy(struct http_loop *loop)
+void http_loop_close(struct http_loop *loop)
 {
     h2o_socket_close(loop->wake_socket); // and the eventfd with it
     h2o_multithread_queue_t *queue = loop->context.queue;

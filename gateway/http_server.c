@@ -68,18 +68,18 @@ static bool start_loops(struct http_server *server, struct sl_error *err)
     if (server->loops == NULL)
         return sl_fail(err, SL_E_NO_MEMORY, "%u loops", wanted);
     // All of them are there before the first runs: they look at each other's counters.
-    uint32_t created = 0, started = 0;
-    while (created < wanted && http_loop_create(&server->loops[created], server, created, err))
-        created++;
-    server->loop_count = created;
-    while (created == wanted && started < wanted && http_loop_start(&server->loops[started], err))
+    uint32_t prepared = 0, started = 0;
+    while (prepared < wanted && http_loop_prepare(&server->loops[prepared], server, prepared, err))
+        prepared++;
+    server->loop_count = prepared;
+    while (prepared == wanted && started < wanted && http_loop_start(&server->loops[started], err))
         started++;
     if (started == wanted)
         return true;
     for (uint32_t i = 0; i < started; i++)
         http_loop_stop(&server->loops[i]);
-    for (uint32_t i = started; i < created; i++)
-        http_loop_destroy(&server->loops[i]);
+    for (uint32_t i = started; i < prepared; i++)
+        close(server->loops[i].wake_fd);
     server->loop_count = 0;
     return false;
 }

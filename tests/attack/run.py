@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Attacks on the HTTP engine. Prints "ok NAME", "not ok NAME - why" or "skip NAME - reason"; exit 1 when one is not ok.
 
+  run.py                              as --server and then as --sabotage, with the servers in $SLUICE_BUILD/tests/http
   run.py --server PATH                starts the test server for each attack, with the limits that it wants
   run.py --server PATH --sabotage     the same the other way round: with the armour (or its limits) switched off for it,
                                       each attack must turn red. PATH: the server built with SLUICE_HTTP_SABOTAGE
@@ -14,6 +15,7 @@ import argparse
 import concurrent.futures
 import inspect
 import os
+import re
 import shutil
 import signal
 import sys
@@ -30,8 +32,7 @@ import attack_smuggling  # noqa: E402, F401
 from registry import ATTACKS, Failed, Skip  # noqa: E402
 from target import LIMITS, Running, Started  # noqa: E402
 
-AT_ONCE = 6
-SMALL_MEMORY = "hpack_bomb"
+AT_ONCE = 10
 
 
 def with_extra(attack):
@@ -90,22 +91,23 @@ def verdict(attack, options):
     return f"ok {attack.name}", False
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server")
-    parser.add_argument("--sabotage", action="store_true")
-    parser.add_argument("--url")
-    parser.add_argument("--pid", type=int)
-    parser.add_argument("--path", default="/echo")
-    parser.add_argument("--limits", nargs="*", default=[])
-    parser.add_argument("--only", default="")
-    options = parser.parse_args()
-    if (options.server is None) == (options.url is None):
-        parser.error("either --server or --url")
-    only = set(filter(None, options.only.split(",")))
-    chosen = [attack for attack in ATTACKS if not only or attack.name in only]
-    if only - {attack.name for attack in chosen}:
-        parser.error(f"no such attack: {', '.join(only - {attack.name for attack in chosen})}")
+def prove_the_proof(options):
+    """With any one hook not reached, the server refuses to start and names it. [(line, bad)]"""
+    verdicts = []
+    with open(os.path.join(HERE, "..", "..", "gateway", "http_internal.h"), encoding="utf-8") as header:
+        listed = header.read().split("#define HTTP_HOOKS(X)")[1].split("enum http_hook")[0]
+    for hook in re.findall(r"X\((\w+)\)", listed):
+        try:
+            with Started(options.server, {}, (), (f"hook-{hook}",)):
+                verdicts.append((f"not ok proof of {hook} - the server starts without it", True))
+        except RuntimeError as refusal:
+            named = f"not reached: {hook}" in str(refusal)
+            verdicts.append((f"ok proof of {hook}" if named else f"not ok proof of {hook} - {refusal}", not named))
+    return verdicts
+
+
+def run_all(chosen, options):
+    """The number of attacks that are not ok."""
     bad = 0
     # Most of them wait for a time limit: several at once, but one at a time where memory is measured.
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE if options.server else 1) as pool:
@@ -119,7 +121,37 @@ def main():
             line, failed = verdict(attack, options)
             bad += failed
             print(line, flush=True)
-    sys.exit(1 if bad else 0)
+    return bad
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server")
+    parser.add_argument("--sabotage", action="store_true")
+    parser.add_argument("--url")
+    parser.add_argument("--pid", type=int)
+    parser.add_argument("--path", default="/echo")
+    parser.add_argument("--limits", nargs="*", default=[])
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    build = os.environ.get("SLUICE_BUILD")
+    both = options.server is None and options.url is None and build is not None
+    if not both and (options.server is None) == (options.url is None):
+        parser.error("either --server or --url, or SLUICE_BUILD in the environment")
+    only = set(filter(None, options.only.split(",")))
+    chosen = [attack for attack in ATTACKS if not only or attack.name in only]
+    if only - {attack.name for attack in chosen}:
+        parser.error(f"no such attack: {', '.join(only - {attack.name for attack in chosen})}")
+    bad = 0
+    if both:
+        options.server = os.path.join(build, "tests", "http", "http_test_server")
+        bad += run_all(chosen, options)
+        options.server, options.sabotage = options.server + "_sabotage", True
+    if options.sabotage:
+        for line, failed in prove_the_proof(options):
+            bad += failed
+            print(line, flush=True)
+    sys.exit(1 if run_all(chosen, options) + bad else 0)
 
 
 if __name__ == "__main__":
