@@ -117,7 +117,8 @@ bool preparer_adopt(struct preparer *preparer, struct ready_segment *out, size_t
         free(listing.numbers);
         return sl_fail_errno(err, SL_E_IO, rc < 0 ? -rc : ENOMEM, "list %s", preparer->dir);
     }
-    qsort(listing.numbers, listing.count, sizeof(*listing.numbers), by_number);
+    if (listing.count > 0) // qsort takes no NULL
+        qsort(listing.numbers, listing.count, sizeof(*listing.numbers), by_number);
     for (size_t i = 0; i < listing.count; i++) {
         char name[32], path[SPOOL_PATH_MAX];
         snprintf(name, sizeof(name), "%08llu.seg", (unsigned long long)listing.numbers[i]);

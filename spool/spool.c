@@ -318,6 +318,7 @@ bool spool_open(struct spool **out, const struct spool_options *options, struct 
     spool_path(refused, spool->dir, "refused");
     bool open = copy_lanes(spool, options, err) && make_directory(spool, err) && lock_directory(spool, err) &&
                 streams_discover(spool, err) && open_segments(spool, err) && open_stream(spool, err);
+    size_t ready_segments = spool->ready_count; // of the threads from here on
     if (open) {
         spool->storage.ops->list(spool->storage.context, refused, count_refused, spool);
         figures_refresh(spool);
@@ -329,7 +330,7 @@ bool spool_open(struct spool **out, const struct spool_options *options, struct 
         return sl_wrap(err, "open spool");
     }
     sl_logf(SL_INFO, "spool", "stream opened", SL_STR("stream", spool->current->id),
-            SL_STR("predecessor", spool->current->predecessor), SL_UINT("ready_segments", spool->ready_count));
+            SL_STR("predecessor", spool->current->predecessor), SL_UINT("ready_segments", ready_segments));
     *out = spool;
     return true;
 }

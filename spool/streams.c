@@ -233,7 +233,8 @@ static bool load_stream(struct spool *spool, const char *id, const char *node, u
     int rc = spool->storage.ops->list(spool->storage.context, stream->dir, each_stream_file, &walk);
     if (rc < 0 || (walk.rc < 0 && walk.rc != -ENOENT))
         return sl_fail_errno(err, SL_E_IO, rc < 0 ? -rc : -walk.rc, "list %s", stream->dir);
-    qsort(stream->segments, stream->segment_count, sizeof(*stream->segments), by_first_seq);
+    if (stream->segment_count > 0) // qsort takes no NULL
+        qsort(stream->segments, stream->segment_count, sizeof(*stream->segments), by_first_seq);
     if (stream->segment_count > 0) {
         stream->end_seq =
             stream->segments[stream->segment_count - 1].first_seq - 1; // a lower bound until it was scanned
