@@ -75,7 +75,8 @@ enum step transaction_fail(struct lane *lane, enum error_action action, const ch
     case ERROR_DENIED:
         return STEP_DENIED;
     case ERROR_SUSPECT:
-        return abort_and_read(lane);
+        step = abort_and_read(lane);
+        return step == STEP_GO ? STEP_ABORTED : step;
     default:
         step = abort_and_read(lane);
         return step == STEP_GO ? STEP_AGAIN : step;
@@ -96,17 +97,33 @@ enum step transaction_fail_call(struct lane *lane, const char *what, rd_kafka_er
     return transaction_fail(lane, action, what, text);
 }
 
+// Batches that are larger than the topic takes, as its configuration says: smaller ones before anybody is suspected.
+static bool batches_exceed_topic(struct lane *lane, const struct route *route)
+{
+    uint32_t now = handle_batch_bytes(lane->session.rk);
+    if (route->message_bytes_max <= 0 || now <= route->message_bytes_max)
+        return false;
+    lane->batch_bytes = (uint32_t)(route->message_bytes_max - route->message_bytes_max / 10);
+    sl_logf(SL_WARN, "produce", "a topic takes only small batches", SL_STR("topic", route->topic->name),
+            SL_STR("lane", lane->name), SL_UINT("batch_size", lane->batch_bytes));
+    return true;
+}
+
 static enum step suspects_failed(struct lane *lane)
 {
     const struct transaction *transaction = &lane->transaction;
     const char *cause = rd_kafka_err2str(transaction->suspect_error);
     bool too_large = transaction->suspect_error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
                      transaction->suspect_error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+    if (too_large && transaction->suspect_count > 1 && batches_exceed_topic(lane, transaction->suspect_route)) {
+        enum step step = transaction_fail(lane, ERROR_SUSPECT, "deliver", cause);
+        return step == STEP_ABORTED ? STEP_REBUILD : step;
+    }
     lane->bisect_too_large = lane->bisect.active ? lane->bisect_too_large && too_large : too_large;
     uint64_t seq =
         bisect_failed(&lane->bisect, transaction->suspect_first, transaction->suspect_last, transaction->suspect_count);
     if (seq)
-        deadletter_condemn(lane, seq, cause, transaction->suspect_dead_letter);
+        deadletter_condemn(lane, seq, cause, transaction->suspect_route->dead_letter);
     return transaction_fail(lane, ERROR_SUSPECT, "deliver", cause);
 }
 

@@ -5,7 +5,6 @@
 // While librdkafka waits for the broker the lane reads ahead; the calls are resumed in slices for it.
 #include "produce/internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { DELIVERY_DEADLINE_MS = MESSAGE_TIMEOUT_MS + SOCKET_TIMEOUT_MS + 1000, AHEAD_SLICE_MS = 10 };
@@ -171,12 +170,8 @@ static enum step shrink_batches(struct lane *lane)
 {
     if (!lane->bisect_too_large)
         return STEP_GO;
-    char text[24];
-    size_t size = sizeof(text);
-    if (rd_kafka_conf_get(rd_kafka_conf(lane->session.rk), "batch.size", text, &size) != RD_KAFKA_CONF_OK)
-        return STEP_GO;
-    unsigned long now = strtoul(text, NULL, 10);
-    lane->batch_bytes = now > 32768 ? (uint32_t)(now / 2) : 16384;
+    uint32_t now = handle_batch_bytes(lane->session.rk);
+    lane->batch_bytes = now > 32768 ? now / 2 : 16384;
     sl_logf(SL_WARN, "produce", "Kafka refuses whole batches: smaller ones from now on", SL_STR("lane", lane->name),
             SL_UINT("batch_size", lane->batch_bytes));
     return STEP_REBUILD;

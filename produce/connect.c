@@ -179,6 +179,12 @@ enum step session_read_progress(struct lane *lane)
         if (read.through < known.through)
             read.through = known.through;
     }
+    if ((session->guard.topic_id[0] | session->guard.topic_id[1]) == 0)
+        memcpy(session->guard.topic_id, known.topic_id, sizeof(known.topic_id));
+    if (read.through < session->progress.through)
+        sl_logf(SL_ERROR, "produce", "Kafka lost a commit that it had acknowledged: its events are produced again",
+                SL_STR("stream", session->stream), SL_STR("lane", lane->name), SL_UINT("through", read.through),
+                SL_UINT("committed", session->progress.through));
     session->progress = read;
     return STEP_GO;
 }
@@ -224,7 +230,6 @@ static void session_init(struct lane *lane, const struct spool_stream_info *info
     session->stage = calloc(STAGE_MAX, sizeof(*session->stage));
     sl_assert(session->stage);
     transaction_clear(lane);
-    lane->bisect = lane->bisect_too_large ? (struct bisect){0} : lane->bisect;
     pthread_mutex_lock(&lane->mutex);
     snprintf(lane->status.stream, sizeof(lane->status.stream), "%s", info->id);
     pthread_mutex_unlock(&lane->mutex);

@@ -168,6 +168,15 @@ rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err)
     return new_consumer(lane->produce, lane->name, err);
 }
 
+uint32_t handle_batch_bytes(rd_kafka_t *rk)
+{
+    char text[24];
+    size_t size = sizeof(text);
+    rd_kafka_conf_res_t result = rd_kafka_conf_get(rd_kafka_conf(rk), "batch.size", text, &size);
+    sl_assert(result == RD_KAFKA_CONF_OK);
+    return (uint32_t)strtoul(text, NULL, 10);
+}
+
 bool handle_check(const struct produce *produce, struct sl_error *err)
 {
     rd_kafka_t *producer =

@@ -128,7 +128,7 @@ struct transaction {
     struct route *error_route;
     uint64_t suspect_first, suspect_last, suspect_count;
     rd_kafka_resp_err_t suspect_error;
-    bool suspect_dead_letter; // it was the dead-letter topic that refused
+    struct route *suspect_route; // that refused
     size_t run_count;
     struct received_run runs[RECEIVED_RUNS_MAX];
 };
@@ -202,7 +202,8 @@ struct lane {
 // What a piece of work asks of the lane's state machine.
 enum step {
     STEP_GO,      // go on
-    STEP_AGAIN,   // the transaction was aborted, position is at progress.through + 1: go on after a pause
+    STEP_ABORTED, // the transaction was aborted, position is at progress.through + 1: go on at once
+    STEP_AGAIN,   // the same after a pause; or nothing was done, because Kafka does not answer
     STEP_REBUILD, // new producer
     STEP_FENCED,  // new producer, after a look at who claimed
     STEP_HELD,    // lane->held is in trouble; lane->trouble says how
@@ -231,6 +232,7 @@ void lane_complain(struct lane *lane);
 bool handle_check(const struct produce *produce, struct sl_error *err) SL_MUST_USE;
 rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, struct sl_error *err);
 rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err);
+uint32_t handle_batch_bytes(rd_kafka_t *rk); // batch.size
 
 // ---- connect.c: a stream's takeover steps, this node's own restart
 enum step session_connect(struct lane *lane, const struct spool_stream_info *info);

@@ -91,6 +91,10 @@ static bool watermark_of_event(rd_kafka_event_t *event, int64_t *offset, struct 
     if (partition->err)
         return sl_fail(err, SL_E_UNAVAILABLE, "high watermark of %s: %s", PROGRESS_TOPIC,
                        rd_kafka_err2str(partition->err));
+    // librdkafka 2.8 answers without an error and with an invalid offset when the leader did not answer (a frozen
+    // broker).
+    if (partition->offset < 0)
+        return sl_fail(err, SL_E_UNAVAILABLE, "high watermark of %s: its leader does not answer", PROGRESS_TOPIC);
     *offset = partition->offset;
     return true;
 }

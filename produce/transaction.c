@@ -38,8 +38,7 @@ static void take_failure(struct lane *lane, const rd_kafka_message_t *message, c
             if (transaction->suspect_count++ == 0 || seq < transaction->suspect_first) {
                 transaction->suspect_first = seq;
                 transaction->suspect_error = message->err;
-                struct route *route = route_of(lane, topic, strlen(topic), false);
-                transaction->suspect_dead_letter = route->dead_letter;
+                transaction->suspect_route = route_of(lane, topic, strlen(topic), false);
             }
             if (seq > transaction->suspect_last)
                 transaction->suspect_last = seq;
@@ -277,6 +276,15 @@ static enum step read_failed(struct lane *lane, const struct sl_error *err)
     return err->code == SL_E_REFUSED ? STEP_STOPPED : STEP_AGAIN;
 }
 
+static enum step commit_and_verify(struct lane *lane)
+{
+    struct session *session = &lane->session;
+    enum step step = transaction_finish(lane, stage_through(session), session->progress.claim, false);
+    if (step == STEP_GO && sl_monotonic_ns() - session->verified_ns >= verify_every_ns)
+        step = verify_progress(lane, 0);
+    return step;
+}
+
 enum step transaction_run(struct lane *lane)
 {
     struct transaction *transaction = &lane->transaction;
@@ -301,7 +309,7 @@ enum step transaction_run(struct lane *lane)
         if (transaction->failed || session->fatal)
             return transaction_failed(lane);
         if (must_finish(lane))
-            return transaction_finish(lane, stage_through(session), session->progress.claim, false);
+            return commit_and_verify(lane);
         if (!transaction->open && !session->stage_count)
             return idle_turn(lane);
     }

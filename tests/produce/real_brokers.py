@@ -141,30 +141,30 @@ def check(records, acked, gaps=False):
 
 def kills(cluster, options):
     """kill -9 at random moments; the next incarnation drains what is left."""
-    cluster.create_topic("kills", 4)
+    cluster.create_topic(options.topic("kills"), 4)
     rounds = 50 if options.long else 10
     with Stand(cluster, "kills") as stand:
         acked, first = [], 0
         for _round in range(rounds):
             events = options.random.randrange(500, 20000)
-            drain = stand.drain("kills", "-a", events, "-f", first, "-D", 600, "-m", 200, "-S")
+            drain = stand.drain(options.topic("kills"), "-a", events, "-f", first, "-D", 600, "-m", 200, "-S")
             waiting.until(lambda: drain.last("appended"), "appended", 60)
             acked.extend(range(first, first + events))
             first += events
             # Somewhere in the takeover of older streams, in an open transaction, in a commit, or after it all.
             time.sleep(options.random.random() * options.random.choice([0.2, 1, 3, 6]))
             drain.kill()
-        done = stand.drain("kills", "-a", 100, "-f", first, "-D", 240).wait(280)
+        done = stand.drain(options.topic("kills"), "-a", 100, "-f", first, "-D", 240).wait(280)
         acked.extend(range(first, first + 100))
         report.note(f"{rounds} kills, {len(acked)} events; the last run: {done}")
-        check(read(cluster, "kills"), acked)
+        check(read(cluster, options.topic("kills")), acked)
 
 
 def broker_killed(cluster, options):
-    cluster.create_topic("broker-killed", 6)
+    cluster.create_topic(options.topic("broker-killed"), 6)
     with Stand(cluster, "brokerkilled") as stand:
         events = 120000
-        drain = stand.drain("broker-killed", "-a", events, "-r", 8000, "-D", 180, "-S")
+        drain = stand.drain(options.topic("broker-killed"), "-a", events, "-r", 8000, "-D", 180, "-S")
         for _turn in range(3 if options.long else 1):
             drain.until(lambda d: d.lane()["transactions"] > 3, "some transactions")
             victim = options.random.choice(cluster.nodes)
@@ -173,14 +173,14 @@ def broker_killed(cluster, options):
             drain.until(lambda d: d.lane()["committed"] > before + 8000, "going on without a broker", 90)
             cluster.heal()
         report.note(drain.wait(240))
-        check(read(cluster, "broker-killed"), range(events))
+        check(read(cluster, options.topic("broker-killed")), range(events))
 
 
 def broker_frozen(cluster, options):
-    cluster.create_topic("broker-frozen", 6)
+    cluster.create_topic(options.topic("broker-frozen"), 6)
     with Stand(cluster, "brokerfrozen") as stand:
         events = 200000
-        drain = stand.drain("broker-frozen", "-a", events, "-r", 5000, "-D", 240, "-S")
+        drain = stand.drain(options.topic("broker-frozen"), "-a", events, "-r", 5000, "-D", 240, "-S")
         drain.until(lambda d: d.lane()["transactions"] > 3, "some transactions")
         victim = options.random.choice(cluster.nodes)
         cluster.stop(victim)
@@ -191,15 +191,15 @@ def broker_frozen(cluster, options):
         time.sleep(max(0, frozen_until - time.monotonic()))
         cluster.heal()
         report.note(drain.wait(300))
-        check(read(cluster, "broker-frozen"), range(events))
+        check(read(cluster, options.topic("broker-frozen")), range(events))
 
 
-def drain_frozen(cluster, _options):
+def drain_frozen(cluster, options):
     """The coordinator times the transaction out: fenced without a rival."""
-    cluster.create_topic("drain-frozen", 4)
+    cluster.create_topic(options.topic("drain-frozen"), 4)
     with Stand(cluster, "drainfrozen") as stand:
         events = 60000
-        drain = stand.drain("drain-frozen", "-a", events, "-r", 3000, "-D", 180, "-m", 2000, "-S")
+        drain = stand.drain(options.topic("drain-frozen"), "-a", events, "-r", 3000, "-D", 180, "-m", 2000, "-S")
         drain.until(lambda d: d.lane()["transactions"] > 3, "some transactions")
         os.kill(drain.process.pid, signal.SIGSTOP)
         # transaction.timeout.ms and the coordinator's interval of looking for such.
@@ -209,49 +209,49 @@ def drain_frozen(cluster, _options):
         lane = drain.lane()
         report.note(lane)
         report.expect(lane["producers"] >= 2 or lane["aborts"] >= 1, f"nothing of the freeze was noticed: {lane}")
-        check(read(cluster, "drain-frozen"), range(events))
+        check(read(cluster, options.topic("drain-frozen")), range(events))
 
 
-def missing_topic(cluster, _options):
+def missing_topic(cluster, options):
     """A missing topic holds up its own lane and no other, and its lane goes on by itself."""
-    cluster.create_topic("here", 4)
+    cluster.create_topic(options.topic("here"), 4)
     with Stand(cluster, "missing") as stand:
-        drain = stand.drain(["here@main", "absent@slow"], "-a", 4000, "-D", 120, "-S")
+        drain = stand.drain([options.topic("here") + "@main", options.topic("absent") + "@slow"], "-a", 4000, "-D", 120, "-S")
         drain.until(lambda d: d.lane("slow")["state"] == "held", "the lane is held up")
-        report.expect("absent does not exist" in drain.lane("slow")["trouble"], drain.lane("slow"))
+        report.expect(options.topic("absent") + " does not exist" in drain.lane("slow")["trouble"], drain.lane("slow"))
         drain.until(lambda d: d.lane("main")["committed"] >= 3999, "the other lane goes on")
-        cluster.create_topic("absent", 4)
+        cluster.create_topic(options.topic("absent"), 4)
         report.note(drain.wait())
-        check(read(cluster, "here"), range(0, 4000, 2), gaps=True)
-        check(read(cluster, "absent"), range(1, 4000, 2), gaps=True)
+        check(read(cluster, options.topic("here")), range(0, 4000, 2), gaps=True)
+        check(read(cluster, options.topic("absent")), range(1, 4000, 2), gaps=True)
 
 
-def few_replicas(cluster, _options):
+def few_replicas(cluster, options):
     """min.insync.replicas not met: held up, named, and on when it is met again."""
-    cluster.create_topic("few", 2, config={"min.insync.replicas": "3"})
+    cluster.create_topic(options.topic("few"), 2, config={"min.insync.replicas": "3"})
     with Stand(cluster, "few") as stand:
         cluster.kill(cluster.nodes[-1])
-        drain = stand.drain("few", "-a", 2000, "-D", 180, "-S")
+        drain = stand.drain(options.topic("few"), "-a", 2000, "-D", 180, "-S")
         drain.until(lambda d: d.lane()["state"] == "held", "the lane is held up", 90)
         report.expect("replicas" in drain.lane()["trouble"] or "leader" in drain.lane()["trouble"], drain.lane())
         cluster.heal()
         report.note(drain.wait(200))
-        check(read(cluster, "few"), range(2000))
+        check(read(cluster, options.topic("few")), range(2000))
 
 
-def too_large(cluster, _options):
+def too_large(cluster, options):
     """Records that the topic refuses are found by bisection and dead-lettered; all others arrive, in order."""
-    cluster.create_topic("small", 4, config={"max.message.bytes": "20000"})
+    cluster.create_topic(options.topic("small"), 4, config={"max.message.bytes": "20000"})
     with Stand(cluster, "toolarge") as stand:
         # Spaces compress: a value of 700 KB of them is small again, so the large ones go without compression.
         events, every = 6000, 997
-        drain = stand.drain("small", "-a", events, "-L", f"{every}:40000", "-D", 240, "-X", "compression.type=none", "-S")
+        drain = stand.drain(options.topic("small"), "-a", events, "-L", f"{every}:40000", "-D", 240, "-X", "compression.type=none", "-S")
         done = drain.wait(280)
         lane = drain.lane()
         report.note(f"{done} {lane}")
         large = set(range(0, events, every))
-        check(read(cluster, "small"), set(range(events)) - large, gaps=True)
-        dead = read(cluster, "small.dlq")
+        check(read(cluster, options.topic("small")), set(range(events)) - large, gaps=True)
+        dead = read(cluster, options.topic("small") + ".dlq")
         check(dead, large, gaps=True)
         report.expect(len(dead) == len(large) == lane["dead_lettered"], f"{len(dead)} dead letters, {lane}")
         for _partition, _offset, headers, length in dead:
@@ -260,70 +260,70 @@ def too_large(cluster, _options):
             report.expect(headers["sluice-source"].startswith("payments"), headers)
 
 
-def invalid_records(cluster, _options):
+def invalid_records(cluster, options):
     """A compacted topic takes no null keys: the broker names each record."""
-    cluster.create_topic("compacted", 2, config={"cleanup.policy": "compact"})
+    cluster.create_topic(options.topic("compacted"), 2, config={"cleanup.policy": "compact"})
     with Stand(cluster, "invalid") as stand:
-        drain = stand.drain("compacted", "-a", 12, "-N", "-B", 4, "-D", 120, "-S")
+        drain = stand.drain(options.topic("compacted"), "-a", 12, "-N", "-B", 4, "-D", 120, "-S")
         report.note(drain.wait(150))
-        report.expect(not read(cluster, "compacted"), "records without a key in a compacted topic")
-        check(read(cluster, "compacted.dlq"), range(12))
+        report.expect(not read(cluster, options.topic("compacted")), "records without a key in a compacted topic")
+        check(read(cluster, options.topic("compacted") + ".dlq"), range(12))
 
 
-def refused_by_both(cluster, _options):
+def refused_by_both(cluster, options):
     """What even the dead-letter topic refuses is set aside in refused/ and blocks nothing."""
-    for name in ("tiny", "tiny.dlq"):
+    for name in (options.topic("tiny"), options.topic("tiny") + ".dlq"):
         cluster.create_topic(name, 2, config={"max.message.bytes": "20000"})
     with Stand(cluster, "refused") as stand:
-        drain = stand.drain("tiny", "-a", 400, "-L", "200:40000", "-D", 120, "-X", "compression.type=none", "-S")
+        drain = stand.drain(options.topic("tiny"), "-a", 400, "-L", "200:40000", "-D", 120, "-X", "compression.type=none", "-S")
         report.note(drain.wait(150))
-        check(read(cluster, "tiny"), set(range(400)) - {0, 200}, gaps=True)
+        check(read(cluster, options.topic("tiny")), set(range(400)) - {0, 200}, gaps=True)
         report.expect(drain.lane()["refused"] == 2, drain.lane())
         kept = sorted(path.stat().st_size for path in pathlib.Path(stand.directory, "refused").glob("*.bin"))
         report.expect(kept == [40000, 40000], f"refused/ holds {kept}")
 
 
-def quarantined(cluster, _options):
-    cluster.create_topic("guarded", 2)
+def quarantined(cluster, options):
+    cluster.create_topic(options.topic("guarded"), 2)
     with Stand(cluster, "quarantined") as stand:
-        stand.drain("guarded", "-a", 1000, "-Q", 10, "-D", 60).wait()
-        check(read(cluster, "guarded"), {i for i in range(1000) if i % 10}, gaps=True)
-        dead = read(cluster, "guarded.dlq")
+        stand.drain(options.topic("guarded"), "-a", 1000, "-Q", 10, "-D", 60).wait()
+        check(read(cluster, options.topic("guarded")), {i for i in range(1000) if i % 10}, gaps=True)
+        dead = read(cluster, options.topic("guarded") + ".dlq")
         check(dead, range(0, 1000, 10), gaps=True)
         report.expect(all("amount is missing" in headers["sluice-error"] for _p, _o, headers, _l in dead), dead[:1])
 
 
-def progress_lost(cluster, _options):
+def progress_lost(cluster, options):
     """sluice.progress deleted: the drain stops with an alarm until it is adopted, and then doubles nothing."""
-    cluster.create_topic("lost", 2)
+    cluster.create_topic(options.topic("lost"), 2)
     with Stand(cluster, "lost") as stand:
-        drain = stand.drain("lost", "-a", 5000, "-r", 2500, "-D", 600, "-S")
+        drain = stand.drain(options.topic("lost"), "-a", 100000, "-r", 2500, "-D", 600, "-S")
         drain.until(lambda d: d.lane().get("verified", 0) > 2000, "something is verified")
         drain.kill()
         cluster.delete_topic("sluice.progress")
         waiting.until(lambda: "sluice.progress" not in cluster.topics(), "the topic is gone")
-        drain = stand.drain("lost", "-D", 600, "-S")
+        drain = stand.drain(options.topic("lost"), "-D", 600, "-S")
         drain.until(lambda d: d.lane()["state"] == "stopped", "the lane is stopped")
         report.note(drain.lane()["trouble"])
         drain.kill()
-        stand.drain("lost", "-A", "-D", 60).wait()
-        records = read(cluster, "lost")
+        stand.drain(options.topic("lost"), "-A", "-D", 60).wait()
+        records = read(cluster, options.topic("lost"))
         seqs = [int(headers["sluice-seq"]) for _p, _o, headers, _l in records]
         # Committed but not yet verified when it was killed: up to a few seconds of events may double, none may be missing.
         report.expect(len(set(seqs)) == max(seqs), f"{len(set(seqs))} of {max(seqs)} seqs")
         report.note(f"{len(seqs) - len(set(seqs))} of {len(seqs)} doubled by the loss")
 
 
-def idempotent(cluster, _options):
+def idempotent(cluster, options):
     """Without transactions: at least once across kills, exactly once without."""
-    cluster.create_topic("idempotent", 4)
+    cluster.create_topic(options.topic("idempotent"), 4)
     with Stand(cluster, "idempotent") as stand:
         for first in range(0, 30000, 10000):
-            drain = stand.drain("idempotent", "-i", "-a", 10000, "-f", first, "-D", 600, "-S")
+            drain = stand.drain(options.topic("idempotent"), "-i", "-a", 10000, "-f", first, "-D", 600, "-S")
             waiting.until(lambda: drain.last("appended"), "appended", 60)
             drain.kill()
-        stand.drain("idempotent", "-i", "-D", 120).wait(150)
-        counters = [int(headers["event_id"].rsplit("-", 1)[1]) for _p, _o, headers, _l in read(cluster, "idempotent")]
+        stand.drain(options.topic("idempotent"), "-i", "-D", 120).wait(150)
+        counters = [int(headers["event_id"].rsplit("-", 1)[1]) for _p, _o, headers, _l in read(cluster, options.topic("idempotent"))]
         report.expect(set(counters) == set(range(30000)), f"{len(set(counters))} of 30000")
         report.note(f"{len(counters) - 30000} doubled")
 
@@ -340,6 +340,7 @@ def main():
     parser.add_argument("scenarios", nargs="*")
     options = parser.parse_args()
     options.random = random.Random(options.seed)
+    options.topic = lambda name: f"{name}-{options.seed:x}"
     print(f"    seed {options.seed}", flush=True)
     chosen = [each for each in SCENARIOS if not options.scenarios or each.__name__ in options.scenarios]
     cluster = Cluster.join(options.join) if options.join else Cluster()
