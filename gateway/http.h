@@ -1,12 +1,13 @@
 // The HTTP engine behind one interface: HTTP/1.1 and HTTP/2, clear text and TLS, on N event loops.
 //
-// Nothing outside gateway/http*.c knows which library does it. A server owns N loops, each one thread; a request lives on
-// the loop that accepted its connection, and everything marked "loop thread" is called there and nowhere else.
+// Nothing outside gateway/http*.c knows which library does it. A server owns N loops, each one thread; a request lives
+// on the loop that accepted its connection, and everything marked "loop thread" is called there and nowhere else.
 //
 // What a user of this interface may rely on:
 //   - The handler sees only complete requests, within every limit of struct http_limits; the engine answers the rest
 //     itself (400, 408, 413, 431, 503, all as problem+json) or closes the connection.
-//   - One response a request. A request may be answered later: keep the pointer, and set http_request_on_gone(), because
+//   - One response a request. A request may be answered later: keep the pointer, and set http_request_on_gone(),
+//   because
 //     a reset or a lost connection ends a request at any time.
 //   - A body in flight is counted against the budgets from its first byte until its request ends.
 #ifndef SLUICE_GATEWAY_HTTP_H
@@ -31,14 +32,14 @@ struct http_limits {
     uint32_t header_block_bytes;          // default 16 KiB; over it: 431, or the connection is closed
     uint32_t header_count;                // default 128
     uint32_t connections;                 // in all. Default 10,000
-    uint32_t connections_address;         // of one peer address; unix sockets are exempt. Default 1,000
-    uint32_t resets_minute;               // resets (by either side) a connection a minute, then it is closed. Default 200
-    uint32_t control_frames_minute;       // PING, SETTINGS, PRIORITY, unknown and empty frames; the same. Default 60,000
-    int64_t request_timeout_ns;           // first byte of a request to its last. Default 30 s
-    int64_t response_timeout_ns;          // an answer waiting to be read by the client. Default 30 s
-    int64_t idle_timeout_ns;              // a connection without a request. Default 75 s
-    int64_t handshake_timeout_ns;         // TLS. Default 10 s
-    int64_t connection_age_ns;            // then GOAWAY / Connection: close; 0 = no limit. Default 0
+    uint32_t connections_address;         // of one peer address (IPv6: /64); unix sockets are exempt. Default 1,000
+    uint32_t resets_minute;         // resets (by either side) a connection a minute, then it is closed. Default 200
+    uint32_t control_frames_minute; // PING, SETTINGS, PRIORITY, unknown and empty frames; the same. Default 60,000
+    int64_t request_timeout_ns;     // first byte of a request to its last. Default 30 s
+    int64_t response_timeout_ns;    // an answer waiting to be read by the client. Default 30 s
+    int64_t idle_timeout_ns;        // a connection without a request. Default 75 s
+    int64_t handshake_timeout_ns;   // TLS. Default 10 s
+    int64_t connection_age_ns;      // then GOAWAY / Connection: close; 0 = no limit. Default 0
 };
 struct http_limits http_limits_default(void);
 
@@ -65,8 +66,8 @@ struct http_options {
     // Loop thread, once a turn, after everything that was readable has been handled and before the loop sleeps:
     // the place to hand over what the turn has gathered. May be NULL.
     void (*on_turn_end)(struct http_loop *loop, void *user);
-    // The engine's own refusals (400, 408, 413, 431, 503 before the handler ran). Loop thread. `path` may be empty. May be
-    // NULL.
+    // The engine's own refusals (400, 408, 413, 431, 503 before the handler ran). Loop thread. `path` may be empty. May
+    // be NULL.
     void (*on_refused)(struct http_loop *loop, int status, struct sl_span path, void *user);
     void *user;
 };
@@ -91,26 +92,28 @@ void http_server_stop(struct http_server *server);
 
 struct http_counters {
     uint64_t connections_accepted;
-    uint64_t connections_refused;  // over a cap
+    uint64_t connections_refused;          // over a cap
     uint64_t connections_closed_by_armour; // resets, stalls, timeouts, budgets
     uint64_t requests;
     uint64_t refused_headers, refused_smuggling, refused_body; // answered by the engine
-    uint64_t body_bytes_unfinished; // now
+    uint64_t body_bytes_unfinished;                            // now
 };
 void http_server_counters(const struct http_server *server, struct http_counters *out);
 
 // ---- loops
 
 uint32_t http_loop_index(const struct http_loop *loop);
-// Runs `run(argument)` soon on the loop's thread, in the order of the calls. Any thread; never blocks; one wake-up serves
-// many. After http_server_stop() has begun, what was posted is still run before the loop ends.
+// Runs `run(argument)` soon on the loop's thread, in the order of the calls. Any thread; never blocks; one wake-up
+// serves many. After http_server_stop() has begun, what was posted is still run before the loop ends.
 struct http_task {
     void (*run)(struct http_task *task);
     struct http_task *next; // the engine's
 };
 void http_loop_post(struct http_loop *loop, struct http_task *task);
-// Calls `run(user)` on the loop's thread about every `interval_ns` (≥ 1 ms). Set once, on the loop thread or before requests come.
-void http_loop_every(struct http_loop *loop, int64_t interval_ns, void (*run)(struct http_loop *loop, void *user), void *user);
+// Calls `run(user)` on the loop's thread about every `interval_ns` (≥ 1 ms), until the loop ends. Any thread; at most
+// four a loop.
+void http_loop_every(struct http_loop *loop, int64_t interval_ns, void (*run)(struct http_loop *loop, void *user),
+                     void *user);
 // Cached monotonic time of this turn, ns. Loop thread.
 int64_t http_loop_now_ns(const struct http_loop *loop);
 
@@ -122,8 +125,12 @@ struct sl_span http_request_path(const struct http_request *request);  // withou
 struct sl_span http_request_query(const struct http_request *request); // without '?', may be empty
 // At least JSON_PADDING (64) readable bytes follow the body, also an empty one; their contents are anything.
 struct sl_span http_request_body(const struct http_request *request);
-// The only value of a header (lower-case name), or an empty span with bytes == NULL. Repeated: the values joined with ", "
-// is what HTTP means, but every header asked for here is a single one: the first is given and *repeated set when there are more.
+// The body is needed no more: its memory goes to the next request while it is still in the cache. Spans into it are
+// dead. A request that waits for the disk holds nothing but its own state then. Optional.
+void http_request_drop_body(struct http_request *request);
+// The only value of a header (lower-case name), or an empty span with bytes == NULL. Repeated: the values joined with
+// ", " is what HTTP means, but every header asked for here is a single one: the first is given and *repeated set when
+// there are more.
 struct sl_span http_request_header(const struct http_request *request, const char *name, bool *repeated);
 // "127.0.0.1", "::1" or "unix".
 void http_request_peer(const struct http_request *request, char *text, size_t size);

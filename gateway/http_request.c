@@ -340,6 +340,17 @@ struct sl_span http_request_body(const struct http_request *request)
     return (struct sl_span){.bytes = entity.base, .length = entity.len};
 }
 
+void http_request_drop_body(struct http_request *request)
+{
+    // HTTP/1: the body lies in the request's pool or in the socket's input, and one connection has one of them.
+    if (request->conn->protocol != HTTP_2)
+        return;
+    h2o_http2_stream_t *stream = H2O_STRUCT_FROM_MEMBER(h2o_http2_stream_t, req, request->req);
+    request->req->entity = h2o_iovec_init(NULL, 0);
+    if (stream->_req_body != NULL)
+        h2o_buffer_dispose(&stream->_req_body);
+}
+
 struct sl_span http_request_header(const struct http_request *request, const char *name, bool *repeated)
 {
     const h2o_req_t *req = request->req;

@@ -317,6 +317,7 @@ static void take_events(struct ingest_loop *loop, struct http_request *request, 
         return;
     }
     stats_add(&waiter->stats->received, intake.count);
+    http_request_drop_body(request); // the records have it all
     if (records->length >= BATCH_TARGET_BYTES)
         ingest_flush(loop);
 }
