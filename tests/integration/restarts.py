@@ -24,8 +24,13 @@ def kill9(stand):
         gateway = scene.gateway.start()
         scene.load(*SINGLES), scene.load(*BATCHES)
         for _ in range(kills):
-            # From the exec on: some of the kills hit the start, when older streams are being taken over.
-            time.sleep(chance.choice((chance.uniform(0, 0.4), chance.uniform(0.2, 3.0))))
+            # A third of the kills hit the start, when older streams are being taken over; the others come under load.
+            if chance.random() < 1 / 3:
+                time.sleep(chance.uniform(0, 0.4))
+            else:
+                gateway.wait_ready()
+                until(gateway.accepted, "no load arrives", pause_s=0.005)
+                time.sleep(chance.uniform(0, 3))
             gateway.kill()
             gateway.start(wait=False)
         gateway.wait_ready()
@@ -83,7 +88,8 @@ def sigterm(stand):
         gateway.signal(signal.SIGTERM)
         until(lambda: gateway.ready_status() != 200, "/readyz stays 200")
         code = gateway.wait_exit()
-        expect(code == 0, f"exit code {code}: {gateway.log_tail()}")
+        if code != 0:
+            gateway.check_alive()  # says how it ended, and where
         expect(told.wait(10), "an idle HTTP/2 connection got no GOAWAY")
         gateway.start()
         scene.settle(min_acked=2000)
@@ -103,6 +109,8 @@ def sigterm_twice(stand):
         gateway.signal(signal.SIGTERM)
         code = gateway.wait_exit(10)
         expect(code not in (0, -signal.SIGSEGV, -signal.SIGABRT), f"exit code {code}")
+        gateway.config["drain"]["accept_for"] = "200ms"
+        gateway.write_config()
         gateway.start()
         scene.settle(min_acked=1000)
 
@@ -112,6 +120,7 @@ def sighup(stand):
     with stand.scene("sighup", sources={"payments": {}, "orders": {}}) as scene:
         gateway, client = scene.gateway.start(), scene.client()
         load = scene.load(*SINGLES)
+        until(lambda: gateway.accepted() > 500, "no load arrives")
 
         def status(source):
             return client.post(source, client.make(namespace=source))[0]
@@ -131,6 +140,7 @@ def sighup(stand):
         gateway.signal(signal.SIGHUP)
         until(lambda: any("bad.yaml:2" in line for line in gateway.log_lines()), "no log line names bad.yaml:2")
         expect(status("bad") == 404 and status("refunds") == 200, "a bad file changed the running configuration")
-        expect(load.running and gateway.process.poll() is None, "the reload ended something")
+        gateway.check_alive()
+        expect(load.running, "the reload ended the load client")
         bad.unlink()
         scene.settle(min_acked=100)

@@ -154,8 +154,7 @@ def first_answer_ns(gateway, client, source, timeout_s=60):
         status, _headers, _answer = client.post(source, client.make(key="acc_first"))
         if status == 200:
             return time.monotonic_ns()
-        if gateway.process.poll() is not None:
-            raise Failure(f"the gateway ended with code {gateway.process.returncode}: {gateway.log_tail()}")
+        gateway.check_alive()
         time.sleep(0.002)
     raise Failure(f"no 200 within {timeout_s} s: {gateway.log_tail()}")
 

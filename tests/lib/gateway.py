@@ -60,7 +60,7 @@ class Gateway:
             "spool": {"dir": str(self.spool), "segment": "16MiB", "max": "4GiB", "retain": "0s"},
             "dedupe": {"window": 0},
             "drain": {"accept_for": "200ms", "timeout": "60s"},
-            "log": {"level": "info"},
+            "log": {"level": "info", "core_dumps": "true"},
             "sources": "sources/",
         }, config or {})
         for name, source in sources.items():
@@ -92,7 +92,8 @@ class Gateway:
         with open(self.log_path, "ab") as log:
             self.exec_ns = time.monotonic_ns()
             self.process = processes.spawn([self.binary, "serve", "-c", self.home / "gateway.yaml"], stdout=log,
-                                           stderr=log, env={**os.environ, **self.environment})
+                                           stderr=log, cwd=self.home, core=True,
+                                           env={**os.environ, **self.environment})
         if wait:
             self.wait_ready(timeout_s)
         return self
@@ -107,8 +108,7 @@ class Gateway:
             return f"{error}; the log ends: {self.log_tail()}"
 
     def _is_ready(self):
-        if self.process.poll() is not None:
-            raise Failure(f"the gateway ended with code {self.process.returncode} while starting: {self.log_tail()}")
+        self.check_alive()
         try:
             return self.admin("/readyz")[0] == 200
         except OSError:
@@ -123,8 +123,7 @@ class Gateway:
 
     def kill(self):
         """SIGKILL. A process that has ended already by itself is a failure: it was not told to."""
-        if self.process.poll() is not None:
-            raise Failure(f"the gateway had ended by itself, code {self.process.returncode}: {self.log_tail()}")
+        self.check_alive()
         self.process.kill()
         self.process.wait()
 
@@ -135,9 +134,8 @@ class Gateway:
     def stop(self, timeout_s=90):
         """SIGTERM; the exit code must be 0."""
         self.signal(signal.SIGTERM)
-        code = self.wait_exit(timeout_s)
-        if code != 0:
-            raise Failure(f"exit code {code} after SIGTERM: {self.log_tail()}")
+        if self.wait_exit(timeout_s) != 0:
+            self.check_alive()
 
     def close(self):
         """The end of a scenario, however it went."""
@@ -154,6 +152,17 @@ class Gateway:
 
     def log_tail(self, lines=6):
         return " | ".join(self.log_lines()[-lines:])
+
+    def check_alive(self, grace_s=0.0):
+        """Failure when the process has ended, or ends within the grace: a lost connection is its first sign."""
+        end = time.monotonic() + grace_s
+        while self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        code = self.process.poll()
+        if code is not None:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            print(processes.backtraces(self.binary, self.home), flush=True)
+            raise Failure(f"the gateway {how}: {self.log_tail()}")
 
     def admin(self, path, method="GET"):
         """(status, body) of the admin endpoint. OSError when it does not answer."""
@@ -181,7 +190,11 @@ class Gateway:
 
     def metrics(self):
         """{name: {frozenset of (label, value): number}}."""
-        status, text = self.admin("/metrics")
+        try:
+            status, text = self.admin("/metrics")
+        except OSError:
+            self.check_alive(2)
+            raise
         if status != 200:
             raise Failure(f"/metrics answers {status}")
         found = {}
@@ -205,8 +218,7 @@ class Gateway:
     def wait_drained(self, timeout_s=180):
         """Until Kafka has everything: nothing pending, twice in a row with nothing in flight between."""
         def empty():
-            if self.process.poll() is not None:
-                raise Failure(f"the gateway ended with code {self.process.returncode}: {self.log_tail()}")
+            self.check_alive()
             return self.pending() == 0
         until(empty, lambda: f"{self.pending()} events are still pending; {self.lanes()}", timeout_s, 0.1)
 
