@@ -117,7 +117,9 @@ struct writer { // writer thread only, but for what says otherwise
 
 struct keeper { // keeper thread only
     struct preparer preparer;
-    int64_t next_prepare_ns; // not before, after a failure
+    int64_t next_prepare_ns; // not before: after a failure
+    int64_t next_fill_ns;    // not before: to leave the disk to the writer
+    bool ballast;            // is there
     int64_t next_second_ns;
     struct scanner scan;    // of an older stream that nobody has walked yet
     struct stream *scanned; // NULL: none is under way
@@ -233,6 +235,14 @@ bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl
 
 // Makes the writer look again: a batch, a lane, a segment, the end. Without spool->mutex.
 void writer_kick(struct spool *spool);
+
+// ballast.c: a file that is there to be deleted. A start on a full disk gives it up, so that the new stream's first
+// files find room and what is spooled can be drained; the keeper makes it again when there is space.
+enum { BALLAST_BYTES = 512 << 10 };
+bool ballast_make(const struct storage *storage, const char *dir);
+bool ballast_is_there(const struct storage *storage, const char *dir);
+// True when it was there.
+bool ballast_give_up(const struct storage *storage, const char *dir);
 
 // keeper.c
 void *keeper_main(void *spool);

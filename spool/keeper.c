@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { IDLE_PAUSE_MS = 200 };
+enum { IDLE_PAUSE_MS = 200, FILL_PAUSE_MS_MAX = 50 };
 
 void keeper_kick(struct spool *spool)
 {
@@ -145,32 +145,51 @@ static void fill(struct spool *spool)
     }
 }
 
-// *pause_ns: as long as the step took, unless it is urgent.
+// How long to leave the disk to the writer after a chunk that took so long.
+static int64_t pace(struct spool *spool, int64_t took_ns)
+{
+    pthread_mutex_lock(&spool->mutex);
+    bool none_ready = spool->ready_count == 0;
+    pthread_mutex_unlock(&spool->mutex);
+    bool soon = atomic_load_explicit(&spool->room_current, memory_order_relaxed) < spool->segment_bytes / 4;
+    int64_t pause_ns = !none_ready ? 3 * took_ns : soon ? 0 : took_ns;
+    return pause_ns < FILL_PAUSE_MS_MAX * SL_NS_PER_MS ? pause_ns : FILL_PAUSE_MS_MAX * SL_NS_PER_MS;
+}
+
+static bool ready_is_full(struct spool *spool)
+{
+    pthread_mutex_lock(&spool->mutex);
+    bool full = spool->ready_count == READY_MAX;
+    pthread_mutex_unlock(&spool->mutex);
+    return full;
+}
+
+// *pause_ns is lowered to the time of the next chunk, or of the next try.
 static bool prepare_step(struct spool *spool, int64_t *pause_ns)
 {
     struct keeper *keeper = &spool->keeper;
     bool urgent;
     uint64_t size_bytes = size_needed(spool, &urgent);
-    int64_t before = spool_monotonic_ns(spool);
-    if (keeper->preparer.active) {
-        if (urgent)
-            hand_over(spool); // what is not zeroed yet is slower to write, not wrong
-        else
-            fill(spool);
-    } else {
-        pthread_mutex_lock(&spool->mutex);
-        bool full = spool->ready_count == READY_MAX;
-        pthread_mutex_unlock(&spool->mutex);
-        if (size_bytes == 0 || full || before < keeper->next_prepare_ns)
-            return false;
-        begin(spool, size_bytes);
-        if (!keeper->preparer.active)
-            return false;
+    int64_t now = spool_monotonic_ns(spool);
+    if (!keeper->preparer.active && (size_bytes == 0 || ready_is_full(spool)))
+        return false;
+    int64_t next_ns = keeper->preparer.active ? keeper->next_fill_ns : keeper->next_prepare_ns;
+    if (next_ns > now && !(keeper->preparer.active && urgent)) {
+        *pause_ns = next_ns - now < *pause_ns ? next_ns - now : *pause_ns;
+        return false;
     }
-    pthread_mutex_lock(&spool->mutex);
-    bool hurry = spool->ready_count == 0;
-    pthread_mutex_unlock(&spool->mutex);
-    *pause_ns = urgent || hurry ? 0 : spool_monotonic_ns(spool) - before;
+    if (!keeper->preparer.active)
+        begin(spool, size_bytes);
+    else if (urgent)
+        hand_over(spool); // what is not zeroed yet is slower to write, not wrong
+    else
+        fill(spool);
+    if (keeper->next_prepare_ns > now) // there was no space
+        return false;
+    int64_t after = spool_monotonic_ns(spool);
+    // Without threads nobody else is at the disk.
+    *pause_ns = urgent || spool->manual ? 0 : pace(spool, after - now);
+    keeper->next_fill_ns = after + *pause_ns;
     return true;
 }
 
@@ -208,25 +227,32 @@ static void measure_growth(struct spool *spool, int64_t now)
     pthread_mutex_unlock(&spool->mutex);
 }
 
-bool keeper_step(struct spool *spool, int64_t *pause_ns)
+static void each_second(struct spool *spool, int64_t now)
 {
     struct keeper *keeper = &spool->keeper;
+    keeper->next_second_ns = now + SL_NS_PER_S;
+    keeper_persist(spool);
+    measure_growth(spool, now);
+    while (retain_step(spool, false))
+        keeper->next_prepare_ns = 0; // there is space again
+    if (!keeper->ballast && !atomic_load(&spool->no_space) && budget_left(spool) > BALLAST_BYTES &&
+        ballast_make(&spool->storage, spool->dir)) {
+        keeper->ballast = true;
+        account(spool, BALLAST_BYTES, true);
+    }
+}
+
+bool keeper_step(struct spool *spool, int64_t *pause_ns)
+{
     int64_t now = spool_monotonic_ns(spool);
     *pause_ns = IDLE_PAUSE_MS * SL_NS_PER_MS;
-    bool did = false;
-    if (now >= keeper->next_second_ns) {
-        keeper->next_second_ns = now + SL_NS_PER_S;
-        keeper_persist(spool);
-        measure_growth(spool, now);
-        while (retain_step(spool, false))
-            keeper->next_prepare_ns = 0;
-    }
-    if (prepare_step(spool, pause_ns))
-        return true;
-    did = walk_step(spool);
-    if (did)
+    if (now >= spool->keeper.next_second_ns)
+        each_second(spool, now);
+    bool prepared = prepare_step(spool, pause_ns);
+    bool walked = walk_step(spool);
+    if (walked)
         *pause_ns = 0;
-    return did;
+    return prepared || walked;
 }
 
 // ---- the thread

@@ -255,6 +255,8 @@ static bool open_segments(struct spool *spool, struct sl_error *err)
         return false;
     for (size_t i = 0; i < spool->ready_count; i++)
         spool->file_bytes += spool->ready[i].size_bytes;
+    spool->keeper.ballast = ballast_is_there(&spool->storage, spool->dir);
+    spool->file_bytes += spool->keeper.ballast ? (uint64_t)BALLAST_BYTES : 0;
     return true;
 }
 
@@ -307,10 +309,8 @@ static bool count_refused(void *user, const char *name, bool is_directory)
     return true;
 }
 
-bool spool_open(struct spool **out, const struct spool_options *options, struct sl_error *err)
+static bool try_open(struct spool **out, const struct spool_options *options, struct sl_error *err)
 {
-    if (!check_options(options, err))
-        return sl_wrap(err, "spool");
     struct spool *spool = spool_new(options);
     if (spool == NULL)
         return sl_fail(err, SL_E_NO_MEMORY, "spool");
@@ -327,12 +327,24 @@ bool spool_open(struct spool **out, const struct spool_options *options, struct 
     }
     if (!open) {
         spool_free(spool);
-        return sl_wrap(err, "open spool");
+        return false;
     }
     sl_logf(SL_INFO, "spool", "stream opened", SL_STR("stream", spool->current->id),
             SL_STR("predecessor", spool->current->predecessor), SL_UINT("ready_segments", ready_segments));
     *out = spool;
     return true;
+}
+
+bool spool_open(struct spool **out, const struct spool_options *options, struct sl_error *err)
+{
+    if (!check_options(options, err))
+        return sl_wrap(err, "spool");
+    bool open = try_open(out, options, err);
+    if (!open && err->code == SL_E_NO_SPACE && ballast_give_up(options->storage, options->dir)) {
+        sl_logf(SL_WARN, "spool", "the disk is full: ballast given up for the start", SL_STR("error", err->text));
+        open = try_open(out, options, err);
+    }
+    return open || sl_wrap(err, "open spool");
 }
 
 // ---- closing

@@ -19,10 +19,10 @@ static struct segment_header sample_header(void)
                                     .lane_count = 2,
                                     .previous_frame_crc = 0xdeadbeef};
     memset(header.uuid.bytes, 7, sizeof(header.uuid.bytes));
-    strcpy(header.stream, "gw-a1.42-00c0ffee");
-    strcpy(header.node, "gw-a1");
-    strcpy(header.predecessor, "gw-a1.41-01234567");
-    strcpy(header.lanes[0], "main");
+    memcpy(header.stream, "gw-a1.42-00c0ffee", sizeof("gw-a1.42-00c0ffee"));
+    memcpy(header.node, "gw-a1", sizeof("gw-a1"));
+    memcpy(header.predecessor, "gw-a1.41-01234567", sizeof("gw-a1.41-01234567"));
+    memcpy(header.lanes[0], "main", sizeof("main"));
     memset(header.lanes[1], 'x', SPOOL_NAME_MAX);
     return header;
 }

@@ -6,8 +6,8 @@
 // between two directories may persist in one of them only (both names, or none).
 //
 // Threads: every operation takes the disk's mutex.
-#ifndef TESTS_SPOOL_DISK_H
-#define TESTS_SPOOL_DISK_H
+#ifndef SLUICE_TESTS_SPOOL_DISK_H
+#define SLUICE_TESTS_SPOOL_DISK_H
 
 #include "spool/storage.h"
 

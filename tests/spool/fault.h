@@ -1,8 +1,8 @@
 // Faults for any storage: the n-th call of an operation fails, once or from then on, or is slow. Wraps another storage.
 //
 // Threads: any; rules are set before or between, the counters are atomic.
-#ifndef TESTS_SPOOL_FAULT_H
-#define TESTS_SPOOL_FAULT_H
+#ifndef SLUICE_TESTS_SPOOL_FAULT_H
+#define SLUICE_TESTS_SPOOL_FAULT_H
 
 #include "spool/storage.h"
 

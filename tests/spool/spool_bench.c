@@ -153,7 +153,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: spool_bench DIR [seconds]\n");
         return 2;
     }
-    double seconds = argc > 2 ? atof(argv[2]) : 2.0;
+    double seconds = argc > 2 ? strtod(argv[2], NULL) : 2.0;
     const char *lanes[] = {"main"};
     struct spool_options options = {.storage = &storage_posix,
                                     .dir = argv[1],
@@ -175,7 +175,7 @@ int main(int argc, char **argv)
     printf("open: %.1f ms\n", (double)(sl_monotonic_ns() - before) / 1e6);
     for (struct spool_figures figures = {0}; figures.segments_ready < 2;) {
         spool_figures(spool, &figures);
-        usleep(10000);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     printf("two segments ready: %.1f ms\n", (double)(sl_monotonic_ns() - before) / 1e6);
     const size_t sizes[] = {4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20};

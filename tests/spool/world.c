@@ -106,6 +106,57 @@ void world_free(struct world *world)
     disk_free(world->disk);
 }
 
+int world_setup(void **state)
+{
+    struct world *world = malloc(sizeof(*world));
+    sl_assert(world != NULL);
+    world_init(world, disk_new(UINT64_C(256) << 20));
+    *state = world;
+    return 0;
+}
+
+int world_teardown(void **state)
+{
+    world_free(*state);
+    free(*state);
+    return 0;
+}
+
+void world_close_ok(struct world *world)
+{
+    struct sl_error err;
+    if (!spool_close(world->spool, &err))
+        sl_panic(__FILE__, __LINE__, err.text);
+    world->spool = NULL;
+}
+
+void world_kill(struct world *world)
+{
+    struct disk *after = disk_crash(world->disk, DISK_KEEP_ALL, 0);
+    disk_stop_after(world->disk, 1);
+    struct sl_error err;
+    (void)!spool_close(world->spool, &err); // whatever it tries, it does not reach the disk any more
+    world->spool = NULL;
+    disk_free(world->disk);
+    struct spool_options options = world->options;
+    int64_t wall_ns = world->wall_ns, monotonic_ns = world->monotonic_ns;
+    uint64_t chance = world->chance;
+    world_init(world, after);
+    world->wall_ns = wall_ns;
+    world->monotonic_ns = monotonic_ns;
+    world->chance = chance;
+    options.storage = &world->storage;
+    world->options = options;
+}
+
+struct spool_stream_info world_stream_at(struct spool *spool, size_t index)
+{
+    struct spool_stream_info infos[16];
+    size_t count = spool_streams(spool, infos, 16);
+    sl_assert(index < count && count <= 16);
+    return infos[index];
+}
+
 // ---- batches
 
 static void done(struct spool_batch *batch)
@@ -177,6 +228,14 @@ void world_send_ok(struct world *world, uint64_t first_id, uint32_t count, size_
     sent_free(sent);
 }
 
+void world_fill(struct world *world, uint64_t count)
+{
+    for (uint64_t id = 0; id < count; id++) {
+        world_send_ok(world, id, 1, 100 << 10);
+        world_settle(world);
+    }
+}
+
 // ---- reading back
 
 bool record_id(const struct record *record, uint64_t *id)
@@ -237,4 +296,14 @@ void read_free(struct read_stream *read)
 {
     free(read->records);
     *read = (struct read_stream){0};
+}
+
+void world_expect_records(struct spool *spool, const char *stream, uint64_t first_id, size_t count)
+{
+    struct read_stream read;
+    read_all(spool, stream, 1, &read);
+    sl_assert(read.count == count && read.damage_count == 0);
+    for (size_t i = 0; i < count; i++)
+        sl_assert(read.records[i].good && read.records[i].seq == i + 1 && read.records[i].id == first_id + i);
+    read_free(&read);
 }

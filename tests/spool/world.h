@@ -1,7 +1,7 @@
 // A spool in a world of its own: a disk in memory, a clock that only the test moves, chance from a seed, no threads.
 // And what tests do with a spool: batches whose records say who they are, reading everything back, comparing.
-#ifndef TESTS_SPOOL_WORLD_H
-#define TESTS_SPOOL_WORLD_H
+#ifndef SLUICE_TESTS_SPOOL_WORLD_H
+#define SLUICE_TESTS_SPOOL_WORLD_H
 
 #include "spool/spool.h"
 #include "tests/spool/disk.h"
@@ -29,6 +29,15 @@ void world_advance(struct world *world, int64_t ns); // the clocks
 // Closes the spool if it is open (whatever comes of it) and frees the disk.
 void world_free(struct world *world);
 
+// For cmocka: *state is a world over an empty disk.
+int world_setup(void **state);
+int world_teardown(void **state);
+void world_close_ok(struct world *world);
+// kill -9: what was written survives, locks and memory do not. The world goes on with the disk; call world_open again.
+void world_kill(struct world *world);
+// Of the streams that hold a segment, oldest first.
+struct spool_stream_info world_stream_at(struct spool *spool, size_t index);
+
 // ---- batches
 
 struct sent {
@@ -46,6 +55,9 @@ bool world_send(struct world *world, struct sent *sent);
 // The same, synced, freed.
 void world_send_ok(struct world *world, uint64_t first_id, uint32_t count, size_t payload_bytes);
 
+// `count` batches of one record of 100 KiB, numbered from 0: ten fill a segment.
+void world_fill(struct world *world, uint64_t count);
+
 // ---- reading back
 
 struct read_record {
@@ -62,6 +74,8 @@ struct read_stream {
 // Reads the stream from seq on, until END, WAIT or FAILED.
 void read_all(struct spool *spool, const char *stream, uint64_t from_seq, struct read_stream *out);
 void read_free(struct read_stream *read);
+// From seq 1 on there are exactly `count` records, numbered from first_id, in order, whole, and no damage.
+void world_expect_records(struct spool *spool, const char *stream, uint64_t first_id, size_t count);
 // Lane and payload of a record, as made by sent_new. False: it is not one of those, or damaged.
 bool record_id(const struct record *record, uint64_t *id);
 
