@@ -385,7 +385,8 @@ static void *accept_main(void *argument)
                 poll(&polled[server->bound_count], 1, PAUSE_MS);
     }
     for (size_t i = 0; i < server->bound_count; i++) // what the kernel has accepted already would be reset by close()
-        accept_some(server, &server->bound[i]);
+        for (int round = 0; round < BACKLOG / ACCEPTS_MAX; round++)
+            accept_some(server, &server->bound[i]);
     close_listeners(server);
     free(polled);
     return NULL;

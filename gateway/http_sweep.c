@@ -117,7 +117,11 @@ static void sweep_conn(struct http_conn *conn, int64_t now_ns)
     bool old = limits->connection_age_ns > 0 && over(conn->accepted_ns, now_ns, limits->connection_age_ns);
     if (old || conn->loop->draining_ns != 0)
         http_conn_drain(conn);
-    if (conn->doom != NULL || check_stalled_write(conn, now_ns))
+    if (conn->doom != NULL) {
+        http_conn_close(conn, NULL); // it has been told, or its budget ran out in an earlier sweep
+        return;
+    }
+    if (check_stalled_write(conn, now_ns))
         return;
     if (conn->protocol == HTTP_2)
         sweep_http2(conn, now_ns);

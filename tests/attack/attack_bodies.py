@@ -1,6 +1,11 @@
 """Bodies: too long, too many, and in the wrong shape."""
 
+import socket
+import ssl
+
+import h1raw
 import h2raw
+from attack_connections import tls_flags
 from registry import attack, check, check_honest
 from target import Honest
 
@@ -97,6 +102,23 @@ def uploads_over_http1(target):
     for client in clients:
         client.socket.settimeout(5)
         client.send(f"POST {target.path} HTTP/1.1\r\nHost: t\r\nContent-Length: {8 << 20}\r\n\r\n".encode())
+    check_memory(target, clients, lambda client: client.send(b"x" * 65536))
+    for client in clients:
+        client.close()
+
+
+@attack(limits=BUDGET, extra=tls_flags, sabotage=("budget", "connection-budget"), alone=True)
+def uploads_over_tls(target):
+    """There the library reads by itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    clients = []
+    for _ in range(UPLOADS):
+        plain = socket.create_connection((target.host, target.ports[1]), 10)
+        client = h1raw.Connection(context.wrap_socket(plain))
+        client.socket.settimeout(5)
+        client.send(f"POST {target.path} HTTP/1.1\r\nHost: t\r\nContent-Length: {8 << 20}\r\n\r\n".encode())
+        clients.append(client)
     check_memory(target, clients, lambda client: client.send(b"x" * 65536))
     for client in clients:
         client.close()

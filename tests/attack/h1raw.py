@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import time
 
 
@@ -31,7 +32,7 @@ class Connection:
         try:
             self.socket.sendall(raw)
             return True
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self.reset_by_peer = True
             return False
         except (TimeoutError, socket.timeout):
@@ -46,7 +47,7 @@ class Connection:
             got = self.socket.recv(1 << 16)
         except (TimeoutError, socket.timeout):
             return False
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
             self.reset_by_peer = True
             got = b""
         self.closed = not got
