@@ -134,14 +134,12 @@ static bool converse_all(struct http_server *server, struct sl_error *err)
 
 static bool all_seen(uint32_t seen, struct sl_error *err)
 {
-    char missing[300] = "";
-    for (unsigned i = 0; i < HTTP_HOOK_COUNT; i++) {
-        if ((seen & 1u << i) != 0)
-            continue;
-        strncat(missing, " ", sizeof(missing) - strlen(missing) - 1);
-        strncat(missing, hook_names[i], sizeof(missing) - strlen(missing) - 1);
-    }
-    return missing[0] == '\0' ||
+    char missing[400] = "";
+    size_t length = 0;
+    for (unsigned i = 0; i < HTTP_HOOK_COUNT && length < sizeof(missing); i++)
+        if ((seen & 1u << i) == 0)
+            length += (size_t)snprintf(missing + length, sizeof(missing) - length, " %s", hook_names[i]);
+    return length == 0 ||
            sl_fail(err, SL_E_REFUSED, "libh2o no longer calls through the gateway's armour: not reached:%s", missing);
 }
 

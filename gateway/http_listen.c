@@ -157,7 +157,7 @@ static bool bind_unix(struct http_bound *bound, const char *path, struct sl_erro
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(name.sun_path) || path[0] == '\0')
         return sl_fail(err, SL_E_CONFIG, "unix:%s: a path of 1 to %zu bytes", path, sizeof(name.sun_path) - 1);
-    strcpy(name.sun_path, path);
+    memcpy(name.sun_path, path, strlen(path) + 1);
     if (!remove_stale(&name, err))
         return false;
     bound->is_unix = true;

@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <stdio.h>
 #include <string.h>
 
 static const h2o_iovec_t protocols[] = {{(char *)(uintptr_t) "h2", 2}, {(char *)(uintptr_t) "http/1.1", 8}, {NULL, 0}};
@@ -85,9 +86,9 @@ bool http_tls_create(SSL_CTX **out, const struct http_options *options, struct s
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_max_early_data(context, 0);
     SSL_CTX_set_default_passwd_cb(context, no_passphrase);
-    unsigned char session_context[SSL_MAX_SID_CTX_LENGTH] = "sluice-";
-    strncat((char *)session_context, options->name, sizeof(session_context) - 8);
-    SSL_CTX_set_session_id_context(context, session_context, (unsigned)strlen((char *)session_context));
+    char session_context[SSL_MAX_SID_CTX_LENGTH + 1];
+    snprintf(session_context, sizeof(session_context), "sluice-%s", options->name);
+    SSL_CTX_set_session_id_context(context, (unsigned char *)session_context, (unsigned)strlen(session_context));
     if (SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1 || !load(context, &options->tls, err)) {
         SSL_CTX_free(context);
         return false;

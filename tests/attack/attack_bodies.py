@@ -51,7 +51,8 @@ def oversized_body_http1(target):
                 client.send(f"POST {target.path} HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n".encode())
                 client.send(b"%x\r\n%s\r\n0\r\n\r\n" % (length, body) if chunked else body)
                 answer = client.answer()
-                check(answer is not None and answer.status == status, f"{framing}, {length} bytes: {answer and answer.status}")
+                got = answer and answer.status
+                check(got == status, f"{framing}, {length} bytes: {got}")
                 if status == 413:
                     check(answer.is_problem(), "no problem+json")
                     check(client.wait_closed(), "the connection was not closed")

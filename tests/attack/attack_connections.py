@@ -67,8 +67,8 @@ def unix_sockets_have_no_address(target):
 def make_certificate(directory):
     if shutil.which("openssl") is None:
         raise Skip("no openssl to make a certificate with")
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    words += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     words += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/cert.pem"]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -76,7 +76,8 @@ def make_certificate(directory):
 def tls_flags():
     directory = tempfile.mkdtemp(prefix="sluice-attack-")
     make_certificate(directory)
-    return directory, ("--listen-tls", "127.0.0.1:0", "--certificate", f"{directory}/cert.pem", "--key", f"{directory}/key.pem")
+    files = ("--certificate", f"{directory}/cert.pem", "--key", f"{directory}/key.pem")
+    return directory, ("--listen-tls", "127.0.0.1:0", *files)
 
 
 @attack(limits={"handshake-timeout": 1}, extra=tls_flags, sabotage_limits={"handshake-timeout": 1000})

@@ -134,9 +134,9 @@ def unknown_frames_log_nothing(target):
 
 @attack(sabotage=("window-assertion",))
 def window_update_of_an_answer_being_written(target):
-    """h2o 2.2.5 aborts when a stream's window grows again whose answer has used it up exactly and still sits in the socket.
-    So: windows as long as the answers, which are not read until a write of the server gets stuck; then wider windows. Few
-    requests at a time: h2o writes more than 80 KB only when the socket has room for a lot."""
+    """h2o 2.2.5 aborts when a stream's window grows again whose answer has used it up exactly and still sits in the
+    socket. So: windows as long as the answers, which are not read until a write of the server gets stuck; then wider
+    windows. Few requests at a time: h2o writes more than 80 KB only when the socket has room for a lot."""
     size, batch = 16384, 4
     for widen in (
         lambda streams: b"".join(h2raw.window_update(n, 1) for n in streams),

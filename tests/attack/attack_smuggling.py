@@ -3,13 +3,13 @@
 import h2raw
 from registry import attack, check, check_honest
 
-HOST = "Host: t\r\n"
+HOST, LENGTH, ENCODING = "Host: t\r\n", "Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n"
 HIDDEN = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"
 
 # Each must be refused with 400, and nothing behind it may be read as a request.
 SHAPES = {
-    "Content-Length and Transfer-Encoding": f"{HOST}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
-    "Transfer-Encoding and Content-Length": f"{HOST}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{HIDDEN}",
+    "Content-Length and Transfer-Encoding": f"{HOST}{LENGTH}{ENCODING}\r\n0\r\n\r\n{HIDDEN}",
+    "Transfer-Encoding and Content-Length": f"{HOST}{ENCODING}{LENGTH}\r\n0\r\n\r\n{HIDDEN}",
     "two different lengths": f"{HOST}Content-Length: 0\r\nContent-Length: {len(HIDDEN)}\r\n\r\n{HIDDEN}",
     "two equal lengths": f"{HOST}Content-Length: 0\r\nContent-Length: 0\r\n\r\n{HIDDEN}",
     "a list of lengths": f"{HOST}Content-Length: 0, 0\r\n\r\n{HIDDEN}",
@@ -103,7 +103,7 @@ def length_without_a_body_http2(target):
 
 @attack(sabotage=("upgrade",))
 def upgrade_with_frames_behind_it(target):
-    """Frames in the same packet as the upgrade would pass the armour: the upgrade is ignored, and so they are garbage."""
+    """Frames in the same packet as the upgrade would pass the armour: the upgrade is ignored, they are garbage."""
     with target.h1() as client:
         upgrade = f"GET {target.path} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         client.send(f"{upgrade}HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n".encode() + h2raw.PREFACE + h2raw.settings())

@@ -17,7 +17,8 @@ class Answer:
         if self.fields.get("content-type") != "application/problem+json":
             return False
         problem = json.loads(self.body)
-        return problem["status"] == self.status and problem["type"] == "about:blank" and problem["title"] and problem["detail"]
+        said = problem["title"] and problem["detail"]
+        return problem["status"] == self.status and problem["type"] == "about:blank" and said
 
 
 class Connection:

@@ -1,8 +1,8 @@
 """HTTP/2 frames by hand, for clients that no library would let one write.
 
-A Connection sends what it is told to and keeps what comes back: by stream (status, body, end, reset), GOAWAY, and whether the
-peer has closed. Of HPACK it writes literals without indexing (RFC 7541 section 6.2.2), and reads the one field that the
-server writes first and never compresses: ":status".
+A Connection sends what it is told to and keeps what comes back: by stream (status, body, end, reset), GOAWAY, and
+whether the peer has closed. Of HPACK it writes literals without indexing (RFC 7541 section 6.2.2), and reads the one
+field that the server writes first and never compresses: ":status".
 """
 
 import socket

@@ -5,9 +5,9 @@
   run.py --server PATH                starts the test server for each attack, with the limits that it wants
   run.py --server PATH --sabotage     the same the other way round: with the armour (or its limits) switched off for it,
                                       each attack must turn red. PATH: the server built with SLUICE_HTTP_SABOTAGE
-  run.py --url HOST:PORT --pid PID    attacks a server that runs already; --path answers 200 to a POST of {}, and --limits
-                                      NAME=VALUE says what it was configured with. Attacks that need other limits, or the
-                                      test server's own paths, are skipped
+  run.py --url HOST:PORT --pid PID    attacks a server that runs already; --path answers 200 to a POST of {}, and
+                                      --limits NAME=VALUE says what it was configured with. Attacks that need other
+                                      limits, or the test server's own paths, are skipped
   --only NAME[,NAME]                  just these
 """
 

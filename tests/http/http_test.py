@@ -36,6 +36,15 @@ def checksum(body):
     return f"{value:08x}"
 
 
+def refused(*words):
+    """What the server says when it does not start with these flags."""
+    pipes = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    run = subprocess.run([SERVER, *words], **pipes, text=True, timeout=20, check=False)
+    if run.returncode != 1:
+        raise AssertionError(f"{words}: exit {run.returncode}: {run.stderr}")
+    return run.stderr
+
+
 class EngineTest(unittest.TestCase):
     limits = {}
     extra = ()
@@ -72,7 +81,8 @@ class Http1(EngineTest):
                 if length > 1000000 and chunked:
                     continue
                 head = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {length}"
-                client.send(f"POST /echo?n={length} HTTP/1.1\r\nHost: a.example\r\nContent-Type: x/y\r\n{head}\r\n\r\n".encode())
+                line = f"POST /echo?n={length} HTTP/1.1\r\nHost: a.example\r\nContent-Type: x/y\r\n"
+                client.send(f"{line}{head}\r\n\r\n".encode())
                 if chunked:
                     for at in range(0, length, 50000):
                         piece = body[at : at + 50000]
@@ -86,7 +96,8 @@ class Http1(EngineTest):
                 self.assertEqual(got["length"], str(length))
                 if length <= 131072:
                     self.assertEqual(got["sum"], checksum(body))
-                self.assertEqual((got["method"], got["path"], got["host"], got["type"]), ("POST", "/echo", "a.example", "x/y"))
+                seen = got["method"], got["path"], got["host"], got["type"]
+                self.assertEqual(seen, ("POST", "/echo", "a.example", "x/y"))
                 self.assertEqual(answer.fields["x-engine"], "test")
                 self.assertNotIn("server", answer.fields)
 
@@ -225,6 +236,18 @@ class Http2(EngineTest):
         self.assertEqual(fields_of(first.wait_answer(1).body)["query"], "a")
         self.assertEqual(fields_of(second.answer().body)["query"], "b")
 
+    def test_a_dropped_body_is_freed_while_its_request_waits(self):
+        client = self.h2()
+        for number, path, length in (1, "/hold", "1000000"), (5, "/hold?drop=1", "0"):
+            client.request(number, end=False, path=path)
+            for _ in range(10):
+                client.send(h2raw.data(number, b"d" * 10000) * 10)
+            client.send(h2raw.data(number, b"", end=True))
+            held = self.target.wait_stats(lambda stats: stats["live"] == 2)["body_bytes"]
+            self.assertEqual(held > 1000000, length != "0", held)
+            client.request(number + 2, path="/release")
+            self.assertEqual(fields_of(client.wait_answer(number).body)["length"], length)
+
     def test_a_long_answer_through_a_small_window(self):
         client = self.h2()
         client.request(1, method="GET", path="/big?bytes=1000000")
@@ -336,15 +359,11 @@ class Listeners(unittest.TestCase):
     def start(self, *extra):
         return Started(SERVER, {}, extra)
 
-    def refused(self, *words):
-        run = subprocess.run([SERVER, *words], stderr=subprocess.PIPE, text=True, timeout=20, check=False)
-        self.assertEqual(run.returncode, 1, run.stderr)
-        return run.stderr
-
     def test_ipv6_takes_ipv4_too(self):
         with self.start("--listen", "[::]:0") as target:
             target.port = target.ports[1]
-            for host, peer, family in ("127.0.0.1", "::ffff:127.0.0.1", socket.AF_INET), ("::1", "::1", socket.AF_INET6):
+            mapped, real = ("127.0.0.1", "::ffff:127.0.0.1", socket.AF_INET), ("::1", "::1", socket.AF_INET6)
+            for host, peer, family in mapped, real:
                 connected = socket.socket(family)
                 connected.connect((host, target.port))
                 with h1raw.Connection(connected) as client:
@@ -361,7 +380,7 @@ class Listeners(unittest.TestCase):
             with h1raw.Connection(connected) as client:
                 client.send(b"GET /echo HTTP/1.1\r\nHost: t\r\n\r\n")
                 self.assertEqual(fields_of(client.answer().body)["peer"], "unix")
-            self.assertIn("another process listens", self.refused("--listen", f"unix:{path}"))
+            self.assertIn("another process listens", refused("--listen", f"unix:{path}"))
             target.process.kill()
             target.process.wait()
         self.assertTrue(os.path.exists(path))  # stale
@@ -370,15 +389,16 @@ class Listeners(unittest.TestCase):
         self.assertFalse(os.path.exists(path))
         with open(path, "w", encoding="ascii") as file:
             file.write("precious")
-        self.assertIn("not a socket", self.refused("--listen", f"unix:{path}"))
+        self.assertIn("not a socket", refused("--listen", f"unix:{path}"))
         os.remove(path)
         os.rmdir(os.path.dirname(path))
 
     def test_bad_addresses_are_named(self):
         for address in "127.0.0.1", ":80", "127.0.0.1:", "::1:80", "127.0.0.1:http", "unix:", "no such host:80":
-            self.assertIn(address, self.refused("--listen", address))
+            self.assertIn(address, refused("--listen", address))
         with self.start() as target:
-            self.assertIn(f"127.0.0.1:{target.port}: Address already in use", self.refused("--listen", f"127.0.0.1:{target.port}"))
+            address = f"127.0.0.1:{target.port}"
+            self.assertIn(f"{address}: Address already in use", refused("--listen", address))
 
 
 class Tls(unittest.TestCase):
@@ -469,12 +489,10 @@ class Tls(unittest.TestCase):
             (f"{other}/cert.pem", locked, (locked,)),
         ):
             flags = ["--listen-tls", "127.0.0.1:0", "--certificate", certificate, "--key", key]
-            run = subprocess.run([SERVER, *flags], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=20, check=False)
-            self.assertEqual(run.returncode, 1)
+            said = refused(*flags)
             for word in words:
-                self.assertIn(word, run.stderr)
-        run = subprocess.run([SERVER, "--listen-tls", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, timeout=20, check=False)
-        self.assertIn("needs a certificate and a key", run.stderr)
+                self.assertIn(word, said)
+        self.assertIn("needs a certificate and a key", refused("--listen-tls", "127.0.0.1:0"))
 
 
 def main():

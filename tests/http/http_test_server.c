@@ -3,7 +3,7 @@
 //   POST|GET /echo        200: "method=POST path=/echo query=… length=N sum=HEX host=… type=… peer=…"
 //   /fixed                200 with a body of 120 bytes that does not depend on the request (for measuring)
 //   /late?ms=N            the same, answered N ms later from another thread (through http_loop_post)
-//   /hold                 answered when /release comes (or never)
+//   /hold?drop=1          answered when /release comes (or never); drop=1: its body is dropped meanwhile
 //   /big?bytes=N          200 with N bytes
 //   /stats                200: JSON of the counters, of what ended without an answer, and of this process's memory
 //   /release              answers what /hold keeps
@@ -193,8 +193,10 @@ static void answer_in(struct http_request *request, unsigned long ms)
     pthread_mutex_unlock(&late_mutex);
 }
 
-static void keep(struct http_request *request)
+static void keep(struct http_request *request, bool drop_body)
 {
+    if (drop_body)
+        http_request_drop_body(request);
     struct held *held = hold(request), **list = &held_by_loop[http_loop_index(held->loop)];
     held->next = *list;
     *list = held;
@@ -243,7 +245,7 @@ static void on_request(struct http_request *request, void *user)
     } else if (is(path, "/late")) {
         answer_in(request, number_in(query, "ms="));
     } else if (is(path, "/hold")) {
-        keep(request);
+        keep(request, number_in(query, "drop=") == 1);
     } else if (is(path, "/release")) {
         release();
         echo(request);
