@@ -495,7 +495,9 @@ static enum scan_result out_of_order(struct scanner *scanner, const struct look 
     damage_event(scanner, event, event->verdict, scanner->expected,
                  scanner->expected + (behind ? 0 : header->count) - 1);
     event->end_offset = end;
-    place(scanner, end, event->last_seq + 1, !behind, header->header_crc);
+    // Which of two frames that do not chain is the wrong one cannot be known; the chain starts anew, so that it costs
+    // one.
+    place(scanner, end, event->last_seq + 1, false, 0);
     if (header->kind == FRAME_SEAL)
         pass_seal(scanner, header);
     return SCAN_DAMAGE;

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Breaks the spool in known ways, one at a time, in a copy, and demands that a test turns red.
+
+Prints "ok NAME" or "not ok NAME - why" for each (the protocol of tests/suites). sabotage.py [NAME ...]
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ("disk", "disk_ops", "fault", "scan_fixture", "world")
+LIBRARIES = ("-lcmocka", "-lisal", "-lpthread", "-lm")
+
+# name, file, what is there, what is put in its place, the test that has to see it
+SABOTAGES = (
+    ("tell-before-sync", "spool/segment.c",
+     "rc = storage->ops->fdatasync(storage->context, log->handle);\n    if (rc < 0)\n        return fail(log, err, rc, \"sync\");",
+     "", "crash"),
+    ("no-sync-of-the-header", "spool/segment.c",
+     "rc = storage->ops->fdatasync(storage->context, log->handle);\n    if (rc < 0)\n        return fail(log, err, rc, \"sync of the header\");",
+     "", "crash"),
+    ("no-sync-of-the-stream-directory", "spool/segment.c",
+     "rc = storage->ops->sync_directory(storage->context, log->dir);", "", "crash"),
+    ("no-sync-of-the-spool-directory", "spool/spool.c",
+     "rc = spool->storage.ops->sync_directory(spool->storage.context, spool->dir);\n    if (rc < 0)\n        return sl_fail_errno(err, rc == -ENOSPC",
+     "rc = 0;\n    if (rc < 0)\n        return sl_fail_errno(err, rc == -ENOSPC", "crash"),
+    ("delete-before-the-base-is-stored", "spool/retain.c", "if (!progress_store(stream, &err))", "if (false)", "crash"),
+    ("use-a-ready-file-that-carries-a-header", "spool/prepare.c",
+     "got != SPOOL_BLOCK || memcmp(block, zeros, SPOOL_BLOCK) != 0", "got != SPOOL_BLOCK", "crash"),
+    ("replace-a-file-without-sync", "spool/files.c", "rc = storage->ops->fdatasync(storage->context, handle);", "rc = 0;",
+     "crash"),
+    ("retry-a-failed-sync", "spool/segment.c",
+     "    if (rc < 0)\n        return fail(log, err, rc, \"sync\");",
+     "    if (rc < 0)\n        rc = storage->ops->fdatasync(storage->context, log->handle);\n"
+     "    if (rc < 0)\n        return fail(log, err, rc, \"sync\");", "fault"),
+    ("go-on-after-a-failed-write", "spool/commit.c", "atomic_store(&spool->failed, true);", "", "fault"),
+    ("forget-to-fail-the-queue", "spool/commit.c", "    fail_waiting(spool);\n    if (spool->on_failed", "    if (spool->on_failed",
+     "fault"),
+    ("take-a-body-unverified", "spool/scan.c", "!frame_body_verify(header, frame_bytes(frame))", "false", "recover"),
+    ("ignore-the-chain", "spool/scan.c", "!scanner->chain_known || header->previous_crc == scanner->chain", "true", "misplaced"),
+    ("ignore-the-offset", "spool/scan.c", " && look->header.offset == scanner->offset", "", "misplaced"),
+    ("stop-at-the-first-bad-frame", "spool/scan.c", "facts->later = look->search.later;", "facts->later = false;", "recover"),
+    ("pass-over-a-complete-bad-tail", "spool/recover.c",
+     "{.name = \"the last frame, completely written\", .verdict = VERDICT_DAMAGED_TAIL}",
+     "{.name = \"the last frame, completely written\", .verdict = VERDICT_TORN_TAIL}", "recover"),
+    ("delete-what-is-only-committed", "spool/retain.c", "verified = lane->stored.through;", "verified = lane->committed;",
+     "retain"),
+    ("delete-damaged-files", "spool/retain.c", "if (segment->damaged)\n            continue;", "", "damage"),
+    ("admit-without-room", "spool/figures.c", "if (!whole || current + ready < needed + reserve)\n            return SPOOL_FULL;",
+     "", "retain"),
+    ("prepare-beyond-the-budget", "spool/keeper.c", "while (budget_left(spool) < size_bytes)", "while (false)", "retain"),
+    ("count-a-record-twice", "spool/notes.c", "lane->committed_records += records;", "lane->committed_records += 2 * records;",
+     "progress"),
+)
+
+
+def compile_to(root, source, target):
+    compiler = ["ccache", "gcc"] if shutil.which("ccache") else ["gcc"]
+    subprocess.run([*compiler, "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-w", f"-I{root}", "-c", str(source), "-o", str(target)],
+                   check=True)
+
+
+def sources():
+    yield from sorted(ROOT.glob("spool/*.c"))
+    yield from (ROOT / "base" / f"{name}.c" for name in ("error", "log", "crc32c", "histogram"))
+    yield from (ROOT / "tests/spool" / f"{name}.c" for name in SUPPORT)
+
+
+def object_of(path):
+    return str(path.relative_to(ROOT)).replace("/", "_") + ".o"
+
+
+def passes(build, objects, test):
+    """Whether the test is green with these objects. Too long is red: a spool that hangs is broken."""
+    binary = build / f"{test}_test"
+    subprocess.run(["gcc", *map(str, objects), str(build / f"{test}_test.o"), "-o", str(binary), *LIBRARIES], check=True)
+    try:
+        return subprocess.run([str(binary)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
+                              check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def run(sabotage, copy, build, objects):
+    """None when a test saw it, or what is wrong."""
+    name, file, there, instead, test = sabotage
+    text = (ROOT / file).read_text()
+    if text.count(there) != 1:
+        return f"{file} holds what is to be broken {text.count(there)} times"
+    (copy / file).write_text(text.replace(there, instead))
+    broken = build / f"{name}.o"
+    try:
+        compile_to(copy, copy / file, broken)
+    finally:
+        (copy / file).write_text(text)
+    changed = [broken if path.name == object_of(ROOT / file) else path for path in objects]
+    return f"{test}_test stayed green" if passes(build, changed, test) else None
+
+
+def main(names):
+    with tempfile.TemporaryDirectory() as folder:
+        copy, build = Path(folder) / "tree", Path(folder) / "build"
+        build.mkdir()
+        for part in ("base", "spool", "tests/spool"):
+            shutil.copytree(ROOT / part, copy / part)
+        objects = []
+        for source in sources():
+            objects.append(build / object_of(source))
+            compile_to(copy, copy / source.relative_to(ROOT), objects[-1])
+        for test in sorted({sabotage[4] for sabotage in SABOTAGES}):
+            compile_to(copy, copy / "tests/spool" / f"{test}_test.c", build / f"{test}_test.o")
+            if not passes(build, objects, test):
+                print(f"not ok unbroken-{test} - red without any sabotage", flush=True)
+                return 1
+        failed = False
+        for sabotage in SABOTAGES:
+            if names and sabotage[0] not in names:
+                continue
+            why = run(sabotage, copy, build, objects)
+            failed |= why is not None
+            print(f"not ok {sabotage[0]} - {why}" if why else f"ok {sabotage[0]}", flush=True)
+        return failed
+
+
+if __name__ == "__main__":
+    os.environ.pop("CFLAGS", None)
+    sys.exit(main(sys.argv[1:]))
