@@ -4,6 +4,7 @@
 import argparse
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -408,6 +409,7 @@ class Tls(unittest.TestCase):
             cls.directory, cls.flags = attack_connections.tls_flags()
         except Skip as skip:
             raise unittest.SkipTest(str(skip)) from skip
+        cls.addClassCleanup(shutil.rmtree, cls.directory)
 
     def connect(self, target, protocols=None, configure=None):
         context = ssl.create_default_context(cafile=f"{self.directory}/cert.pem")
@@ -473,6 +475,7 @@ class Tls(unittest.TestCase):
 
     def test_bad_certificates_are_named(self):
         other = tempfile.mkdtemp(prefix="sluice-http-")
+        self.addCleanup(shutil.rmtree, other)
         attack_connections.make_certificate(other)
         locked = f"{other}/locked.pem"
         encrypt = ["openssl", "ec", "-aes256", "-passout", "pass:secret", "-in", f"{other}/key.pem", "-out", locked]
