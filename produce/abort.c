@@ -146,7 +146,7 @@ enum step transaction_failed(struct lane *lane)
     if (transaction->suspect_count && !transaction->error)
         return suspects_failed(lane);
     if (!transaction->error)
-        return transaction_fail(lane, ERROR_ABORT, "deliver", "records were dropped with their transaction");
+        return transaction_fail(lane, ERROR_ABORT, "deliver", rd_kafka_err2str(transaction->innocent));
     snprintf(text, sizeof(text), "%s", lane->trouble); // names the topic
     return transaction_fail(lane, error_of_delivery(transaction->error), "deliver", text);
 }

@@ -101,8 +101,12 @@ static enum step read_to_watermark(struct lane *lane)
     struct session *session = &lane->session;
     struct sl_error err;
     int64_t watermark, deadline_ns = sl_monotonic_ns() + READ_DEADLINE_MS * SL_NS_PER_MS;
-    if (!tail_start(&lane->tail, session->stream, lane->name, &err) ||
-        !tail_watermark(&lane->tail, &watermark, WATERMARK_TIMEOUT_MS, &err))
+    // Inside a session the tail goes on from where it stands; a new one begins at the beginning.
+    if (!session->reader && !tail_start(&lane->tail, session->stream, lane->name, &err))
+        return again(lane, "read progress", err.text);
+    if (!tail_watermark(&lane->tail, &watermark, WATERMARK_TIMEOUT_MS, &err))
+        return again(lane, "read progress", err.text);
+    if (lane->tail.position > watermark && !tail_start(&lane->tail, session->stream, lane->name, &err)) // truncated
         return again(lane, "read progress", err.text);
     while (lane->tail.position < watermark) {
         (void)tail_poll(&lane->tail, 50);

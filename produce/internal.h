@@ -124,8 +124,8 @@ struct transaction {
     uint64_t outstanding_bytes;
     // Of failed deliveries.
     bool failed;
-    rd_kafka_resp_err_t error; // the first that is not a consequence of another
-    struct route *error_route;
+    rd_kafka_resp_err_t error;    // the first that is not a consequence of another
+    rd_kafka_resp_err_t innocent; // the last that is
     uint64_t suspect_first, suspect_last, suspect_count;
     rd_kafka_resp_err_t suspect_error;
     struct route *suspect_route; // that refused

@@ -236,8 +236,7 @@ enum step route_make_ready(struct lane *lane, struct route *route)
         return STEP_AGAIN;
     }
     int64_t now = sl_monotonic_ns();
-    if (!view.code && !lane->produce->embedded &&
-        (route->checked_ns == 0 || now - route->checked_ns > configs_fresh_ns)) {
+    if (!view.code && view.has_controller && (route->checked_ns == 0 || now - route->checked_ns > configs_fresh_ns)) {
         describe_configs(lane->tail.rk, &view, route->topic->name);
         route->message_bytes_max = view.message_bytes_max;
         route->checked_ns = now;
@@ -286,7 +285,7 @@ enum step topics_progress(struct lane *lane, uint64_t topic_id[2])
     atomic_store(&lane->produce->reached_ns, sl_monotonic_ns());
     if (view.code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
         return create_progress(lane, view.brokers);
-    if (!lane->produce->embedded)
+    if (view.has_controller)
         describe_configs(lane->tail.rk, &view, PROGRESS_TOPIC);
     if (!topic_judge(&view, PROGRESS_TOPIC, lane->trouble, sizeof(lane->trouble)))
         return STEP_HELD;
@@ -302,7 +301,7 @@ enum step topics_progress(struct lane *lane, uint64_t topic_id[2])
         return STEP_HELD;
     }
     topic_id[0] = topic_id[1] = 0;
-    if (!view.has_controller) // the one that would be asked: the id stays unknown (the mock cluster)
+    if (!view.has_controller)
         return STEP_GO;
     rd_kafka_resp_err_t code = admin_topic_id(lane->tail.rk, PROGRESS_TOPIC, topic_id);
     if (code) {

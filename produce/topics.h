@@ -11,7 +11,7 @@ struct topic_view {
     rd_kafka_resp_err_t transport; // nobody answered; the rest is not filled
     rd_kafka_resp_err_t code;      // of the topic
     int brokers;                   // of the cluster
-    bool has_controller;           // metadata names one that is among the brokers
+    bool has_controller;           // without one nobody answers questions about configuration: the mock cluster
     int partitions, replication_factor, in_sync_least, leaderless;
     rd_kafka_resp_err_t configs_code;
     int min_insync_replicas;   // -1 = not known

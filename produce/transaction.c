@@ -31,6 +31,7 @@ static void take_failure(struct lane *lane, const rd_kafka_message_t *message, c
     const char *topic = rd_kafka_topic_name(message->rkt);
     switch (error_of_delivery(message->err)) {
     case ERROR_INNOCENT:
+        transaction->innocent = message->err;
         return;
     case ERROR_SUSPECT:
         if (chunk) {

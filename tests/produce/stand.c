@@ -12,6 +12,7 @@
 #include "base/crc32c.h"
 #include "tests/produce/stand.h"
 
+enum { PARTITIONS = 4 };
 static const int64_t wait_ns = 60 * SL_NS_PER_S;
 
 static void nap(void)
@@ -36,7 +37,7 @@ struct stand *stand_new(const struct produce_topic *topics)
     rd_kafka_mock_topic_create(stand->cluster, PROGRESS_TOPIC, PROGRESS_PARTITIONS, 3);
     for (; topics->name; topics++) {
         stand->topics[stand->topic_count++] = *topics;
-        rd_kafka_mock_topic_create(stand->cluster, topics->name, 4, 3);
+        rd_kafka_mock_topic_create(stand->cluster, topics->name, PARTITIONS, 3);
     }
     return stand;
 }
@@ -240,6 +241,7 @@ static rd_kafka_t *new_reader(struct stand *stand)
     rd_kafka_conf_set(conf, "bootstrap.servers", rd_kafka_mock_cluster_bootstraps(stand->cluster), text, sizeof(text));
     rd_kafka_conf_set(conf, "enable.partition.eof", "true", text, sizeof(text));
     rd_kafka_conf_set(conf, "log_level", "2", text, sizeof(text));
+    rd_kafka_conf_set(conf, "fetch.wait.max.ms", "20", text, sizeof(text));
     rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
     assert_non_null(rk);
     return rk;
@@ -271,6 +273,14 @@ static void take_record(const rd_kafka_message_t *message, struct read_record *r
     record->seq = strtoull(seq, NULL, 10);
 }
 
+static int by_place(const void *a, const void *b)
+{
+    const struct read_record *x = a, *y = b;
+    if (x->partition != y->partition)
+        return x->partition < y->partition ? -1 : 1;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
 struct read_record *stand_read(struct stand *stand, const char *topic, size_t *count)
 {
     struct read_record *records = calloc(STAND_READ_MAX, sizeof(*records));
@@ -278,25 +288,28 @@ struct read_record *stand_read(struct stand *stand, const char *topic, size_t *c
     *count = 0;
     rd_kafka_t *rk = new_reader(stand);
     rd_kafka_topic_t *handle = rd_kafka_topic_new(rk, topic, NULL);
-    for (int32_t partition = 0; partition < 4; partition++) {
-        assert_int_equal(rd_kafka_consume_start(handle, partition, RD_KAFKA_OFFSET_BEGINNING), 0);
-        int64_t end_ns = sl_monotonic_ns() + wait_ns;
-        for (bool more = true; more;) {
-            rd_kafka_message_t *message = rd_kafka_consume(handle, partition, 1000);
-            if (sl_monotonic_ns() > end_ns)
-                fail_msg("%s [%d] does not end", topic, (int)partition);
-            if (!message)
-                continue;
-            assert_true(*count < STAND_READ_MAX);
-            if (!message->err)
-                take_record(message, &records[(*count)++]);
-            more = message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF;
-            rd_kafka_message_destroy(message);
-        }
-        rd_kafka_consume_stop(handle, partition);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+    for (int32_t partition = 0; partition < PARTITIONS; partition++)
+        assert_int_equal(rd_kafka_consume_start_queue(handle, partition, RD_KAFKA_OFFSET_BEGINNING, queue), 0);
+    int64_t end_ns = sl_monotonic_ns() + wait_ns;
+    for (int ended = 0; ended < PARTITIONS;) {
+        rd_kafka_message_t *message = rd_kafka_consume_queue(queue, 100);
+        if (sl_monotonic_ns() > end_ns)
+            fail_msg("%s: %d partitions do not end", topic, PARTITIONS - ended);
+        if (!message)
+            continue;
+        assert_true(*count < STAND_READ_MAX);
+        if (!message->err)
+            take_record(message, &records[(*count)++]);
+        ended += message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
+        rd_kafka_message_destroy(message);
     }
+    for (int32_t partition = 0; partition < PARTITIONS; partition++)
+        rd_kafka_consume_stop(handle, partition);
+    rd_kafka_queue_destroy(queue);
     rd_kafka_topic_destroy(handle);
     rd_kafka_destroy(rk);
+    qsort(records, *count, sizeof(*records), by_place);
     return records;
 }
 
@@ -314,7 +327,7 @@ size_t stand_check(const struct stand *stand, const struct read_record *records,
         copies += place[records[i].seq] != 0;
         place[records[i].seq] = i + 1;
     }
-    size_t latest[4] = {0};
+    size_t latest[PARTITIONS] = {0};
     for (uint64_t seq = first; seq <= last; seq += step) {
         if (!place[seq])
             fail_msg("seq %llu of %s is missing", (unsigned long long)seq, stream);
