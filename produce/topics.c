@@ -94,7 +94,7 @@ static void describe_configs(rd_kafka_t *rk, struct topic_view *view, const char
     view->configs_code = admin_topic_configs(rk, name, configs, sizeof(configs) / sizeof(configs[0]));
     if (view->configs_code)
         return;
-    view->min_insync_replicas = configs[0].value[0] ? atoi(configs[0].value) : -1;
+    view->min_insync_replicas = configs[0].value[0] ? (int)strtol(configs[0].value, NULL, 10) : -1;
     view->message_bytes_max = strtoll(configs[1].value, NULL, 10);
     snprintf(view->cleanup_policy, sizeof(view->cleanup_policy), "%s", configs[2].value);
 }

@@ -1,4 +1,4 @@
-// What metadata and configuration say of a topic, and the verdict over it. topic_judge is pure.
+// What metadata and configuration say of a topic, and the verdict over it. topic_judge is pure; any thread.
 #ifndef SLUICE_PRODUCE_TOPICS_H
 #define SLUICE_PRODUCE_TOPICS_H
 

@@ -279,6 +279,84 @@ static const char usage[] = "usage: drain-tool -d DIR [-b BROKERS] -t TOPIC[@LAN
                             "  -l         drain after appending, not meanwhile\n"
                             "  -i idempotent  -A adopt  -N null keys  -S status every second  -X NAME=VALUE\n";
 
+static bool take_text(struct arguments *arguments, int option, char *text)
+{
+    switch (option) {
+    case 'd':
+        arguments->dir = text;
+        return true;
+    case 'b':
+        arguments->brokers = text;
+        return true;
+    case 't':
+        take_topic(arguments, text);
+        return true;
+    case 'R':
+        arguments->run = text;
+        return true;
+    case 'n':
+        arguments->node = text;
+        return true;
+    case 'X':
+        take_property(arguments, text);
+        return true;
+    case 'D':
+        arguments->deadline_s = strtod(text, NULL);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool take_flag(struct arguments *arguments, int option)
+{
+    bool *const flags[] = {&arguments->drain_later, &arguments->idempotent, &arguments->adopt, &arguments->null_keys,
+                           &arguments->status};
+    static const char letters[] = "liANS"; // in the order of flags
+    const char *at = strchr(letters, option);
+    if (at)
+        *flags[at - letters] = true;
+    return at != NULL;
+}
+
+static bool take_number(struct arguments *arguments, int option, const char *text)
+{
+    char *end;
+    uint64_t number = strtoull(text, &end, 10);
+    switch (option) {
+    case 'a':
+        arguments->append = number;
+        return true;
+    case 'f':
+        arguments->first = number;
+        return true;
+    case 'k':
+        arguments->keys = (uint32_t)number;
+        return true;
+    case 'B':
+        arguments->batch = (uint32_t)number;
+        return true;
+    case 's':
+        arguments->event_bytes = number;
+        return true;
+    case 'r':
+        arguments->rate = (int64_t)number;
+        return true;
+    case 'L':
+        arguments->large_every = (uint32_t)number;
+        arguments->large_bytes = *end == ':' ? strtoull(end + 1, NULL, 10) : 0;
+        return true;
+    case 'Q':
+        arguments->quarantine_every = (uint32_t)number;
+        return true;
+    case 'm':
+        arguments->transaction_ns = (int64_t)number * SL_NS_PER_MS;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static struct arguments parse(int argc, char **argv)
 {
     struct arguments arguments = {.node = "gw-t1",
@@ -289,80 +367,11 @@ static struct arguments parse(int argc, char **argv)
                                   .deadline_s = 60,
                                   .transaction_ns = 500 * SL_NS_PER_MS};
     int option;
-    while ((option = getopt(argc, argv, "d:b:t:a:f:k:B:s:r:L:Q:m:D:R:n:liANSX:")) != -1) {
-        char *end = NULL;
-        uint64_t number = optarg ? strtoull(optarg, &end, 10) : 0;
-        switch (option) {
-        case 'd':
-            arguments.dir = optarg;
-            break;
-        case 'b':
-            arguments.brokers = optarg;
-            break;
-        case 't':
-            take_topic(&arguments, optarg);
-            break;
-        case 'a':
-            arguments.append = number;
-            break;
-        case 'f':
-            arguments.first = number;
-            break;
-        case 'k':
-            arguments.keys = (uint32_t)number;
-            break;
-        case 'B':
-            arguments.batch = (uint32_t)number;
-            break;
-        case 's':
-            arguments.event_bytes = number;
-            break;
-        case 'r':
-            arguments.rate = (int64_t)number;
-            break;
-        case 'L':
-            arguments.large_every = (uint32_t)number;
-            arguments.large_bytes = *end == ':' ? strtoull(end + 1, NULL, 10) : 0;
-            break;
-        case 'Q':
-            arguments.quarantine_every = (uint32_t)number;
-            break;
-        case 'm':
-            arguments.transaction_ns = (int64_t)number * SL_NS_PER_MS;
-            break;
-        case 'D':
-            arguments.deadline_s = atof(optarg);
-            break;
-        case 'R':
-            arguments.run = optarg;
-            break;
-        case 'n':
-            arguments.node = optarg;
-            break;
-        case 'l':
-            arguments.drain_later = true;
-            break;
-        case 'i':
-            arguments.idempotent = true;
-            break;
-        case 'A':
-            arguments.adopt = true;
-            break;
-        case 'N':
-            arguments.null_keys = true;
-            break;
-        case 'S':
-            arguments.status = true;
-            break;
-        case 'X':
-            take_property(&arguments, optarg);
-            break;
-        default:
-            fputs(usage, stderr);
-            exit(2);
-        }
-    }
-    if (!arguments.dir || !arguments.topic_count || !arguments.keys || !arguments.batch) {
+    bool good = true;
+    while (good && (option = getopt(argc, argv, "d:b:t:a:f:k:B:s:r:L:Q:m:D:R:n:liANSX:")) != -1)
+        good = option != '?' && (take_flag(&arguments, option) || take_text(&arguments, option, optarg) ||
+                                 take_number(&arguments, option, optarg));
+    if (!good || !arguments.dir || !arguments.topic_count || !arguments.keys || !arguments.batch) {
         fputs(usage, stderr);
         exit(2);
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""The drain against three real brokers: killed, frozen, fenced, with topics in trouble; what read_committed readers see is
-compared with what the spool took.
+"""The drain against three real brokers: killed, frozen, fenced, with topics in trouble; what read_committed readers see
+is compared with what the spool took.
 
     tests/produce/real_brokers.py [--long] [--seed N] [SCENARIO ...]
 
@@ -26,6 +26,7 @@ from tests.lib import report, waiting  # noqa: E402
 from tests.lib.places import temporary_directory  # noqa: E402
 from tests.lib.processes import spawn  # noqa: E402
 
+UNCOMPRESSED = ["-X", "compression.type=none", "-S"]  # and with a status each second
 TOOL = pathlib.Path(os.environ.get("SLUICE_BUILD", ROOT / "build-test")) / "tests/produce/drain-tool"
 
 
@@ -121,7 +122,7 @@ def read(cluster, topic):
 
 
 def check(records, acked, gaps=False):
-    """Exactly once and in order. acked: counters that were durable. Every seq of a stream must be there, unless gaps."""
+    """Exactly once, in order. acked: counters that were durable. Every seq of a stream must be there, unless gaps."""
     seen, per_stream, last = {}, {}, {}
     for partition, offset, headers, _length in sorted(records):
         place = headers["sluice-stream"], int(headers["sluice-seq"])
@@ -130,7 +131,8 @@ def check(records, acked, gaps=False):
         per_stream.setdefault(place[0], set()).add(place[1])
         # gw-t1.<counter>-<random>: streams of a node follow each other in a partition, records within a stream too.
         order = int(place[0].split(".")[1].split("-")[0]), place[1]
-        report.expect(last.get(partition, (0, 0)) < order, f"partition {partition}: {order} after {last.get(partition)}")
+        before = last.get(partition, (0, 0))
+        report.expect(before < order, f"partition {partition}: {order} after {before}")
         last[partition] = order
     for stream, seqs in per_stream.items():
         report.expect(gaps or len(seqs) == max(seqs), f"{stream}: {len(seqs)} of {max(seqs)} seqs")
@@ -216,7 +218,8 @@ def missing_topic(cluster, options):
     """A missing topic holds up its own lane and no other, and its lane goes on by itself."""
     cluster.create_topic(options.topic("here"), 4)
     with Stand(cluster, "missing") as stand:
-        drain = stand.drain([options.topic("here") + "@main", options.topic("absent") + "@slow"], "-a", 4000, "-D", 120, "-S")
+        topics = [options.topic("here") + "@main", options.topic("absent") + "@slow"]
+        drain = stand.drain(topics, "-a", 4000, "-D", 120, "-S")
         drain.until(lambda d: d.lane("slow")["state"] == "held", "the lane is held up")
         report.expect(options.topic("absent") + " does not exist" in drain.lane("slow")["trouble"], drain.lane("slow"))
         drain.until(lambda d: d.lane("main")["committed"] >= 3999, "the other lane goes on")
@@ -243,9 +246,8 @@ def too_large(cluster, options):
     """Records that the topic refuses are found by bisection and dead-lettered; all others arrive, in order."""
     cluster.create_topic(options.topic("small"), 4, config={"max.message.bytes": "20000"})
     with Stand(cluster, "toolarge") as stand:
-        # Spaces compress: a value of 700 KB of them is small again, so the large ones go without compression.
         events, every = 6000, 997
-        drain = stand.drain(options.topic("small"), "-a", events, "-L", f"{every}:40000", "-D", 240, "-X", "compression.type=none", "-S")
+        drain = stand.drain(options.topic("small"), "-a", events, "-L", f"{every}:40000", "-D", 240, *UNCOMPRESSED)
         done = drain.wait(280)
         lane = drain.lane()
         report.note(f"{done} {lane}")
@@ -275,7 +277,7 @@ def refused_by_both(cluster, options):
     for name in (options.topic("tiny"), options.topic("tiny") + ".dlq"):
         cluster.create_topic(name, 2, config={"max.message.bytes": "20000"})
     with Stand(cluster, "refused") as stand:
-        drain = stand.drain(options.topic("tiny"), "-a", 400, "-L", "200:40000", "-D", 120, "-X", "compression.type=none", "-S")
+        drain = stand.drain(options.topic("tiny"), "-a", 400, "-L", "200:40000", "-D", 120, *UNCOMPRESSED)
         report.note(drain.wait(150))
         check(read(cluster, options.topic("tiny")), set(range(400)) - {0, 200}, gaps=True)
         report.expect(drain.lane()["refused"] == 2, drain.lane())
@@ -309,7 +311,7 @@ def progress_lost(cluster, options):
         stand.drain(options.topic("lost"), "-A", "-D", 60).wait()
         records = read(cluster, options.topic("lost"))
         seqs = [int(headers["sluice-seq"]) for _p, _o, headers, _l in records]
-        # Committed but not yet verified when it was killed: up to a few seconds of events may double, none may be missing.
+        # Committed but not yet verified when it was killed: a few seconds of events may double, none may be missing.
         report.expect(len(set(seqs)) == max(seqs), f"{len(set(seqs))} of {max(seqs)} seqs")
         report.note(f"{len(seqs) - len(set(seqs))} of {len(seqs)} doubled by the loss")
 
@@ -323,13 +325,14 @@ def idempotent(cluster, options):
             waiting.until(lambda: drain.last("appended"), "appended", 60)
             drain.kill()
         stand.drain(options.topic("idempotent"), "-i", "-D", 120).wait(150)
-        counters = [int(headers["event_id"].rsplit("-", 1)[1]) for _p, _o, headers, _l in read(cluster, options.topic("idempotent"))]
+        records = read(cluster, options.topic("idempotent"))
+        counters = [int(headers["event_id"].rsplit("-", 1)[1]) for _p, _o, headers, _l in records]
         report.expect(set(counters) == set(range(30000)), f"{len(set(counters))} of 30000")
         report.note(f"{len(counters) - 30000} doubled")
 
 
-SCENARIOS = [kills, missing_topic, quarantined, too_large, invalid_records, refused_by_both, few_replicas, broker_killed,
-             broker_frozen, drain_frozen, idempotent, progress_lost]
+SCENARIOS = [kills, missing_topic, quarantined, too_large, invalid_records, refused_by_both, few_replicas,
+             broker_killed, broker_frozen, drain_frozen, idempotent, progress_lost]
 
 
 def main():
