@@ -116,6 +116,11 @@ static bool search_chunk(struct scanner *scanner, const uint8_t *chunk, size_t l
                          uint64_t first_candidate, struct search *found, uint8_t *scratch)
 {
     for (size_t position = 0; position < length; position += SECTOR) {
+        if (position % SPOOL_BLOCK == 0 && length - position >= SPOOL_BLOCK &&
+            spool_all_zero(chunk + position, SPOOL_BLOCK)) { // most of a file's rest is
+            position += SPOOL_BLOCK - SECTOR;
+            continue;
+        }
         size_t sector = length - position < SECTOR ? length - position : (size_t)SECTOR;
         uint64_t offset = at + position;
         if (offset % SPOOL_BLOCK == 0 && offset >= first_candidate &&

@@ -14,53 +14,90 @@ ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ("disk", "disk_ops", "fault", "scan_fixture", "world")
 LIBRARIES = ("-lcmocka", "-lisal", "-lpthread", "-lm")
 
-# name, file, what is there, what is put in its place, the test that has to see it
+# name, file, the test that has to see it, what is there, what is put in its place
 SABOTAGES = (
-    ("tell-before-sync", "spool/segment.c",
-     "rc = storage->ops->fdatasync(storage->context, log->handle);\n    if (rc < 0)\n        return fail(log, err, rc, \"sync\");",
-     "", "crash"),
-    ("no-sync-of-the-header", "spool/segment.c",
-     "rc = storage->ops->fdatasync(storage->context, log->handle);\n    if (rc < 0)\n        return fail(log, err, rc, \"sync of the header\");",
-     "", "crash"),
-    ("no-sync-of-the-stream-directory", "spool/segment.c",
-     "rc = storage->ops->sync_directory(storage->context, log->dir);", "", "crash"),
-    ("no-sync-of-the-spool-directory", "spool/spool.c",
-     "rc = spool->storage.ops->sync_directory(spool->storage.context, spool->dir);\n    if (rc < 0)\n        return sl_fail_errno(err, rc == -ENOSPC",
-     "rc = 0;\n    if (rc < 0)\n        return sl_fail_errno(err, rc == -ENOSPC", "crash"),
-    ("delete-before-the-base-is-stored", "spool/retain.c", "if (!progress_store(stream, &err))", "if (false)", "crash"),
-    ("use-a-ready-file-that-carries-a-header", "spool/prepare.c",
-     "got != SPOOL_BLOCK || memcmp(block, zeros, SPOOL_BLOCK) != 0", "got != SPOOL_BLOCK", "crash"),
-    ("replace-a-file-without-sync", "spool/files.c", "rc = storage->ops->fdatasync(storage->context, handle);", "rc = 0;",
-     "crash"),
-    ("retry-a-failed-sync", "spool/segment.c",
-     "    if (rc < 0)\n        return fail(log, err, rc, \"sync\");",
-     "    if (rc < 0)\n        rc = storage->ops->fdatasync(storage->context, log->handle);\n"
-     "    if (rc < 0)\n        return fail(log, err, rc, \"sync\");", "fault"),
-    ("go-on-after-a-failed-write", "spool/commit.c", "atomic_store(&spool->failed, true);", "", "fault"),
-    ("forget-to-fail-the-queue", "spool/commit.c", "    fail_waiting(spool);\n    if (spool->on_failed", "    if (spool->on_failed",
-     "fault"),
-    ("take-a-body-unverified", "spool/scan.c", "!frame_body_verify(header, frame_bytes(frame))", "false", "recover"),
-    ("ignore-the-chain", "spool/scan.c", "!scanner->chain_known || header->previous_crc == scanner->chain", "true", "misplaced"),
-    ("ignore-the-offset", "spool/scan.c", " && look->header.offset == scanner->offset", "", "misplaced"),
-    ("stop-at-the-first-bad-frame", "spool/scan.c", "facts->later = look->search.later;", "facts->later = false;", "recover"),
-    ("pass-over-a-complete-bad-tail", "spool/recover.c",
+    ("tell-before-sync", "spool/segment.c", "crash",
+     "rc = storage->ops->fdatasync(storage->context, log->handle);\n"
+     "    if (rc < 0)\n"
+     "        return fail(log, err, rc, \"sync\");",
+     ""),
+    ("no-sync-of-the-header", "spool/segment.c", "crash",
+     "rc = storage->ops->fdatasync(storage->context, log->handle);\n"
+     "    if (rc < 0)\n"
+     "        return fail(log, err, rc, \"sync of the header\");",
+     ""),
+    ("no-sync-of-the-stream-directory", "spool/segment.c", "crash",
+     "rc = storage->ops->sync_directory(storage->context, log->dir);",
+     ""),
+    ("no-sync-of-the-spool-directory", "spool/spool.c", "crash",
+     "rc = spool->storage.ops->sync_directory(spool->storage.context, spool->dir);\n"
+     "    if (rc < 0)\n"
+     "        return sl_fail_errno(err, rc == -ENOSPC",
+     "rc = 0;\n"
+     "    if (rc < 0)\n"
+     "        return sl_fail_errno(err, rc == -ENOSPC"),
+    ("delete-before-the-base-is-stored", "spool/retain.c", "crash",
+     "if (!progress_store(stream, &err))",
+     "if (false)"),
+    ("use-a-ready-file-that-carries-a-header", "spool/prepare.c", "crash",
+     "got != SPOOL_BLOCK || memcmp(block, zeros, SPOOL_BLOCK) != 0",
+     "got != SPOOL_BLOCK"),
+    ("replace-a-file-without-sync", "spool/files.c", "crash",
+     "rc = storage->ops->fdatasync(storage->context, handle);",
+     "rc = 0;"),
+    ("retry-a-failed-sync", "spool/segment.c", "fault",
+     "    if (rc < 0)\n"
+     "        return fail(log, err, rc, \"sync\");",
+     "    if (rc < 0)\n"
+     "        rc = storage->ops->fdatasync(storage->context, log->handle);\n"
+     "    if (rc < 0)\n"
+     "        return fail(log, err, rc, \"sync\");"),
+    ("go-on-after-a-failed-write", "spool/commit.c", "fault",
+     "atomic_store(&spool->failed, true);",
+     ""),
+    ("forget-to-fail-the-queue", "spool/commit.c", "fault",
+     "    fail_waiting(spool);\n"
+     "    if (spool->on_failed",
+     "    if (spool->on_failed"),
+    ("take-a-body-unverified", "spool/scan.c", "recover",
+     "!frame_body_verify(header, frame_bytes(frame))",
+     "false"),
+    ("ignore-the-chain", "spool/scan.c", "misplaced",
+     "!scanner->chain_known || header->previous_crc == scanner->chain",
+     "true"),
+    ("ignore-the-offset", "spool/scan.c", "misplaced",
+     " && look->header.offset == scanner->offset",
+     ""),
+    ("stop-at-the-first-bad-frame", "spool/scan.c", "recover",
+     "facts->later = look->search.later;",
+     "facts->later = false;"),
+    ("pass-over-a-complete-bad-tail", "spool/recover.c", "recover",
      "{.name = \"the last frame, completely written\", .verdict = VERDICT_DAMAGED_TAIL}",
-     "{.name = \"the last frame, completely written\", .verdict = VERDICT_TORN_TAIL}", "recover"),
-    ("delete-what-is-only-committed", "spool/retain.c", "verified = lane->stored.through;", "verified = lane->committed;",
-     "retain"),
-    ("delete-damaged-files", "spool/retain.c", "if (segment->damaged)\n            continue;", "", "damage"),
-    ("admit-without-room", "spool/figures.c", "if (!whole || current + ready < needed + reserve)\n            return SPOOL_FULL;",
-     "", "retain"),
-    ("prepare-beyond-the-budget", "spool/keeper.c", "while (budget_left(spool) < size_bytes)", "while (false)", "retain"),
-    ("count-a-record-twice", "spool/notes.c", "lane->committed_records += records;", "lane->committed_records += 2 * records;",
-     "progress"),
+     "{.name = \"the last frame, completely written\", .verdict = VERDICT_TORN_TAIL}"),
+    ("delete-what-is-only-committed", "spool/retain.c", "retain",
+     "verified = lane->stored.through;",
+     "verified = lane->committed;"),
+    ("delete-damaged-files", "spool/retain.c", "damage",
+     "if (segment->damaged)\n"
+     "            continue;",
+     ""),
+    ("admit-without-room", "spool/figures.c", "retain",
+     "if (!whole || current + ready < needed + reserve)\n"
+     "            return SPOOL_FULL;",
+     ""),
+    ("prepare-beyond-the-budget", "spool/keeper.c", "retain",
+     "while (budget_left(spool) < size_bytes)",
+     "while (false)"),
+    ("count-a-record-twice", "spool/notes.c", "progress",
+     "lane->committed_records += records;",
+     "lane->committed_records += 2 * records;"),
 )
 
 
 def compile_to(root, source, target):
     compiler = ["ccache", "gcc"] if shutil.which("ccache") else ["gcc"]
-    subprocess.run([*compiler, "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-w", f"-I{root}", "-c", str(source), "-o", str(target)],
-                   check=True)
+    flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-w", f"-I{root}")
+    subprocess.run([*compiler, *flags, "-c", str(source), "-o", str(target)], check=True)
 
 
 def sources():
@@ -86,7 +123,7 @@ def passes(build, objects, test):
 
 def run(sabotage, copy, build, objects):
     """None when a test saw it, or what is wrong."""
-    name, file, there, instead, test = sabotage
+    name, file, test, there, instead = sabotage
     text = (ROOT / file).read_text()
     if text.count(there) != 1:
         return f"{file} holds what is to be broken {text.count(there)} times"
@@ -110,7 +147,7 @@ def main(names):
         for source in sources():
             objects.append(build / object_of(source))
             compile_to(copy, copy / source.relative_to(ROOT), objects[-1])
-        for test in sorted({sabotage[4] for sabotage in SABOTAGES}):
+        for test in sorted({sabotage[2] for sabotage in SABOTAGES}):
             compile_to(copy, copy / "tests/spool" / f"{test}_test.c", build / f"{test}_test.o")
             if not passes(build, objects, test):
                 print(f"not ok unbroken-{test} - red without any sabotage", flush=True)
