@@ -333,7 +333,7 @@ void ingest_on_request(struct http_request *request, void *user)
     const struct route *route = find_route(loop, request);
     if (route == NULL || !check_method(loop, request, route))
         return;
-    if (atomic_load_explicit(&ingest->refusing, memory_order_relaxed)) {
+    if (atomic_load(&ingest->refusing)) {
         refuse(loop, request, route, 503, 1, "This node is draining; another one takes the request.");
         return;
     }

@@ -31,7 +31,9 @@ void ingest_on_request(struct http_request *request, void *user);
 void ingest_on_turn_end(struct http_loop *loop, void *user);
 void ingest_on_refused(struct http_loop *loop, int status, struct sl_span path, void *user);
 
-// From now on every request is answered 503 (draining); those that were taken are still finished.
+// From now on every request is answered 503 (draining); those that were taken are still finished. When it returns, all
+// that was taken is with the spool, and no loop calls the spool again. Not on a loop thread; not after
+// http_server_stop().
 void ingest_refuse_new(struct ingest *ingest);
 // Each loop takes the new routes at its next turn; returns when all have (their requests in flight need the old ones no
 // more). Not on a loop thread; not after http_server_stop().

@@ -56,43 +56,57 @@ void ingest_free(struct ingest *ingest)
     free(ingest);
 }
 
-void ingest_refuse_new(struct ingest *ingest)
-{
-    atomic_store_explicit(&ingest->refusing, true, memory_order_relaxed);
-}
-
-struct swap {
+// Something done once on each loop's thread, and waited for.
+struct visit {
     struct http_task task;
     struct ingest_loop *loop;
     struct routes *routes;
     sem_t *done;
 };
+_Static_assert(offsetof(struct visit, task) == 0, "a task is cast to its visit");
 
-static void on_swap(struct http_task *task)
-{
-    struct swap *swap = (struct swap *)(void *)task;
-    struct routes *old = swap->loop->routes;
-    swap->loop->routes = swap->routes;
-    routes_release(old);
-    sem_post(swap->done);
-}
-_Static_assert(offsetof(struct swap, task) == 0, "a task is cast to its swap");
-
-void ingest_set_routes(struct ingest *ingest, struct routes *routes)
+static void visit_loops(struct ingest *ingest, void (*run)(struct http_task *task), struct routes *routes)
 {
     sem_t done;
     sem_init(&done, 0, 0);
-    struct swap swaps[64]; // struct http_options: at most 64 loops
-    sl_assert(ingest->loop_count <= sizeof(swaps) / sizeof(swaps[0]));
+    struct visit visits[64]; // struct http_options: at most 64 loops
+    sl_assert(ingest->loop_count <= sizeof(visits) / sizeof(visits[0]));
     for (uint32_t i = 0; i < ingest->loop_count; i++) {
-        swaps[i] = (struct swap){
-            .task.run = on_swap, .loop = &ingest->loops[i], .routes = routes_retain(routes), .done = &done};
-        http_loop_post(ingest->loops[i].http, &swaps[i].task);
+        visits[i] = (struct visit){.task.run = run, .loop = &ingest->loops[i], .routes = routes, .done = &done};
+        http_loop_post(ingest->loops[i].http, &visits[i].task);
     }
     for (uint32_t i = 0; i < ingest->loop_count; i++)
         while (sem_wait(&done) != 0)
             ; // EINTR
     sem_destroy(&done);
+}
+
+static void hand_over_last(struct http_task *task)
+{
+    struct visit *visit = (struct visit *)(void *)task;
+    ingest_flush(visit->loop);
+    sem_post(visit->done);
+}
+
+void ingest_refuse_new(struct ingest *ingest)
+{
+    atomic_store(&ingest->refusing, true);
+    if (atomic_load_explicit(&ingest->attached, memory_order_acquire))
+        visit_loops(ingest, hand_over_last, NULL);
+}
+
+static void swap_routes(struct http_task *task)
+{
+    struct visit *visit = (struct visit *)(void *)task;
+    struct routes *old = visit->loop->routes;
+    visit->loop->routes = routes_retain(visit->routes);
+    routes_release(old);
+    sem_post(visit->done);
+}
+
+void ingest_set_routes(struct ingest *ingest, struct routes *routes)
+{
+    visit_loops(ingest, swap_routes, routes);
 }
 
 void ingest_note_committed(struct ingest *ingest, const char *lane_name, uint64_t through)

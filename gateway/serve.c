@@ -224,11 +224,12 @@ static void free_parts(struct gateway *gateway)
     pthread_mutex_destroy(&gateway->lock);
 }
 
-// Stops what was started, in the order against the flow of events. Waits for Kafka until deadline_ns.
+// Stops what was started. Who calls ends before who is called: the drain and the spool's writer post to the ingest
+// loops, so the loops go last. Nothing new reaches the spool by then (ingest_refuse_new). Waits for Kafka until
+// deadline_ns.
 static int stop(struct gateway *gateway, int64_t deadline_ns)
 {
-    if (gateway->ingest_server != NULL)
-        http_server_stop(gateway->ingest_server);
+    int code = EXIT_CLEAN;
     // From here on the parts that the admin endpoint reads go away.
     if (gateway->admin_server != NULL)
         http_server_stop(gateway->admin_server);
@@ -236,7 +237,6 @@ static int stop(struct gateway *gateway, int64_t deadline_ns)
     if (gateway->produce != NULL)
         produce_stop(gateway->produce, deadline_ns);
     gateway->produce = NULL;
-    int code = EXIT_CLEAN;
     if (gateway->spool != NULL) {
         struct spool_figures figures;
         spool_figures(gateway->spool, &figures);
@@ -247,6 +247,9 @@ static int stop(struct gateway *gateway, int64_t deadline_ns)
         }
         sl_logf(SL_INFO, "serve", "stopped", SL_UINT("pending_events", figures.pending_events));
     }
+    if (gateway->ingest_server != NULL)
+        http_server_stop(gateway->ingest_server);
+    gateway->ingest_server = NULL;
     return code;
 }
 
@@ -433,6 +436,8 @@ int gateway_serve(const char *config_file)
         code = run(&gateway, signal_fd);
     else {
         sl_logf(SL_ERROR, "serve", "could not start", SL_STR("error", err.text), SL_INT("exit_code", code));
+        if (gateway.ingest_server != NULL)
+            ingest_refuse_new(gateway.ingest);
         stop(&gateway, 0);
     }
     free_parts(&gateway);

@@ -24,6 +24,8 @@ static const struct setting common_defaults[] = {
     {"reconnect.backoff.max.ms", "2000"},
     {"topic.metadata.refresh.interval.ms", "60000"},
     {"retry.backoff.ms", "50"},
+    // Client telemetry (KIP-714) makes destroying a handle wait up to a second, and nobody here reads it.
+    {"enable.metrics.push", "false"},
 };
 // May not.
 static const struct setting common_rules[] = {
@@ -86,7 +88,9 @@ static bool set_number(rd_kafka_conf_t *conf, const char *name, uint64_t value, 
     return set(conf, name, text, err);
 }
 
-static bool set_common(rd_kafka_conf_t *conf, const struct produce *produce, const char *lane, struct sl_error *err)
+// `brokers` NULL: a handle that connects to nothing.
+static bool set_common(rd_kafka_conf_t *conf, const struct produce *produce, const char *lane, const char *brokers,
+                       struct sl_error *err)
 {
     char client[160];
     snprintf(client, sizeof(client), "sluice-%s-%s", produce->options.node, lane);
@@ -98,18 +102,19 @@ static bool set_common(rd_kafka_conf_t *conf, const struct produce *produce, con
         if (!set(conf, property->name, property->value, err))
             return false;
     }
-    if (!SET_ALL(conf, common_rules, err) || !set(conf, "bootstrap.servers", produce->brokers, err))
+    if (!SET_ALL(conf, common_rules, err) || (brokers && !set(conf, "bootstrap.servers", brokers, err)))
         return false;
     rd_kafka_conf_set_log_cb(conf, on_log);
     return true;
 }
 
-static bool set_producer(rd_kafka_conf_t *conf, const struct produce *produce, const char *lane,
+static bool set_producer(rd_kafka_conf_t *conf, const struct produce *produce, const char *lane, const char *brokers,
                          const char *transactional_id, uint32_t batch_bytes, struct sl_error *err)
 {
     const struct produce_options *options = &produce->options;
     if (!SET_ALL(conf, producer_defaults, err) || !set_number(conf, "message.timeout.ms", MESSAGE_TIMEOUT_MS, err) ||
-        !set_number(conf, "request.timeout.ms", SOCKET_TIMEOUT_MS - 2000, err) || !set_common(conf, produce, lane, err))
+        !set_number(conf, "request.timeout.ms", SOCKET_TIMEOUT_MS - 2000, err) ||
+        !set_common(conf, produce, lane, brokers, err))
         return false;
     // The lane keeps to its own limits (queue_events, queue_bytes); these leave room for the progress record and for
     // one record that is larger than the whole queue.
@@ -137,21 +142,22 @@ static rd_kafka_t *create(rd_kafka_type_t type, rd_kafka_conf_t *conf, struct sl
     return rk;
 }
 
-static rd_kafka_t *new_producer(const struct produce *produce, const char *lane, const char *transactional_id,
-                                uint32_t batch_bytes, struct sl_error *err)
+static rd_kafka_t *new_producer(const struct produce *produce, const char *lane, const char *brokers,
+                                const char *transactional_id, uint32_t batch_bytes, struct sl_error *err)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    if (!set_producer(conf, produce, lane, transactional_id, batch_bytes, err)) {
+    if (!set_producer(conf, produce, lane, brokers, transactional_id, batch_bytes, err)) {
         rd_kafka_conf_destroy(conf);
         return NULL;
     }
     return create(RD_KAFKA_PRODUCER, conf, err);
 }
 
-static rd_kafka_t *new_consumer(const struct produce *produce, const char *lane, struct sl_error *err)
+static rd_kafka_t *new_consumer(const struct produce *produce, const char *lane, const char *brokers,
+                                struct sl_error *err)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    if (!set_common(conf, produce, lane, err) || !SET_ALL(conf, consumer_rules, err)) {
+    if (!set_common(conf, produce, lane, brokers, err) || !SET_ALL(conf, consumer_rules, err)) {
         rd_kafka_conf_destroy(conf);
         return NULL;
     }
@@ -160,12 +166,12 @@ static rd_kafka_t *new_consumer(const struct produce *produce, const char *lane,
 
 rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, struct sl_error *err)
 {
-    return new_producer(lane->produce, lane->name, transactional_id, lane->batch_bytes, err);
+    return new_producer(lane->produce, lane->name, lane->produce->brokers, transactional_id, lane->batch_bytes, err);
 }
 
 rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err)
 {
-    return new_consumer(lane->produce, lane->name, err);
+    return new_consumer(lane->produce, lane->name, lane->produce->brokers, err);
 }
 
 uint32_t handle_batch_bytes(rd_kafka_t *rk)
@@ -180,11 +186,11 @@ uint32_t handle_batch_bytes(rd_kafka_t *rk)
 bool handle_check(const struct produce *produce, struct sl_error *err)
 {
     rd_kafka_t *producer =
-        new_producer(produce, "check", produce->options.transactional ? "sluice.check" : NULL, 0, err);
+        new_producer(produce, "check", NULL, produce->options.transactional ? "sluice.check" : NULL, 0, err);
     if (!producer)
         return false;
     rd_kafka_destroy(producer);
-    rd_kafka_t *consumer = new_consumer(produce, "check", err);
+    rd_kafka_t *consumer = new_consumer(produce, "check", NULL, err);
     if (!consumer)
         return false;
     rd_kafka_destroy(consumer);
