@@ -204,6 +204,14 @@ static enum step store_guard(struct lane *lane)
     return STEP_GO;
 }
 
+static void set_reader(struct lane *lane, struct spool_reader *reader)
+{
+    lane->session.reader = reader;
+    pthread_mutex_lock(&lane->mutex);
+    lane->waking = reader;
+    pthread_mutex_unlock(&lane->mutex);
+}
+
 static enum step open_reader(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -212,9 +220,7 @@ static enum step open_reader(struct lane *lane)
     struct spool_reader *reader;
     if (!spool_reader_open(&reader, lane->produce->options.spool, session->stream, before + 1, &err))
         return again(lane, "open the spool's reader", err.text);
-    pthread_mutex_lock(&lane->mutex);
-    session->reader = reader;
-    pthread_mutex_unlock(&lane->mutex);
+    set_reader(lane, reader);
     session->staged_through = before;
     return STEP_GO;
 }
@@ -259,10 +265,8 @@ enum step session_connect(struct lane *lane, const struct spool_stream_info *inf
 void session_close(struct lane *lane)
 {
     struct session *session = &lane->session;
-    pthread_mutex_lock(&lane->mutex);
     struct spool_reader *reader = session->reader;
-    session->reader = NULL;
-    pthread_mutex_unlock(&lane->mutex);
+    set_reader(lane, NULL);
     if (session->stage)
         stage_drop(session);
     if (reader)
@@ -295,9 +299,7 @@ bool session_is_done(struct lane *lane, const struct spool_stream_info *info)
     if (session->counted <= session->verified &&
         spool_reader_open(&reader, lane->produce->options.spool, session->stream, session->verified + 1, &err)) {
         session->staged_through = session->verified;
-        pthread_mutex_lock(&lane->mutex);
-        session->reader = reader;
-        pthread_mutex_unlock(&lane->mutex);
+        set_reader(lane, reader);
         enum stage_state state = stage_fill(lane, 0, &err);
         done = state == STAGE_END && !session->stage_count && !session->progress.open_count;
     }

@@ -40,7 +40,9 @@ enum {
 struct topic {
     char name[PRODUCE_TOPIC_MAX + 8]; // room for ".dlq"
     struct topic *next;
-    bool listed; // of a configured source: shown by produce_topics
+    bool listed; // of a configured source: shown by produce_topics, and looked at before its first record comes
+    char lane[SPOOL_NAME_MAX + 1]; // of that source
+    int64_t surveyed_ns;           // monotonic, of the last such look
     _Atomic uint64_t produced;
     int partitions, replication_factor, min_insync_replicas;
     char warning[300];
@@ -56,7 +58,8 @@ struct produce {
     char brokers[4096];
     char drainer[SPOOL_STREAM_ID_MAX]; // this process's name in progress records
 
-    pthread_mutex_t mutex; // lanes (only ever appended to), topics
+    pthread_mutex_t updating; // one produce_update at a time
+    pthread_mutex_t mutex;    // lanes (only ever appended to), topics
     struct lane *lanes[LANES_MAX];
     _Atomic size_t lane_count;
     struct topic *topics;
@@ -154,7 +157,7 @@ struct session {
     bool fatal;
 
     // Reading ahead.
-    struct spool_reader *reader; // shared with produce_stop under lane->mutex, which wakes it
+    struct spool_reader *reader;
     struct chunk *chunks;
     struct chunk *cursor; // being walked, NULL between frames
     struct sl_reader cursor_in;
@@ -174,6 +177,7 @@ struct lane {
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     struct produce_lane_status status; // under mutex
+    struct spool_reader *waking;       // under mutex: the session's reader, for produce_stop to wake
     _Atomic uint64_t committed;        // of the current stream
     _Atomic int64_t last_commit_ns;
 
@@ -194,6 +198,7 @@ struct lane {
     uint64_t done_counter;                    // streams up to this one are drained
     char claimed_stream[SPOOL_STREAM_ID_MAX]; // the claim that this process committed last
     uint64_t claimed;
+    int64_t probed_ns;     // monotonic, of the last question to Kafka that was only asked to see whether it is there
     int64_t complained_ns; // monotonic, of the last warning about Kafka
     struct route *held;    // the route in trouble
     char trouble[300];
@@ -214,7 +219,7 @@ enum step {
 };
 
 // ---- produce.c
-struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length, bool listed);
+struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length);
 bool produce_add_lane(struct produce *produce, const char *name, struct sl_error *err) SL_MUST_USE;
 
 // ---- lane.c
@@ -281,6 +286,9 @@ struct route *route_of(struct lane *lane, const void *name, size_t length, bool 
 enum step route_make_ready(struct lane *lane, struct route *route);
 void routes_forget_producer(struct lane *lane);
 void routes_doubt(struct lane *lane); // after an error: look again before the next record
+// Looks at a few of the lane's configured topics that were not looked at for a while: what an operator should be told
+// before the first event comes. For idle moments.
+void topics_survey(struct lane *lane);
 // sluice.progress exists, is compacted, and its id is read. STEP_GO, STEP_HELD, STEP_AGAIN.
 enum step topics_progress(struct lane *lane, uint64_t topic_id[2]);
 

@@ -47,11 +47,12 @@ static void free_all(struct produce *produce)
         free(topic);
     }
     embedded_stop(produce->embedded);
+    pthread_mutex_destroy(&produce->updating);
     pthread_mutex_destroy(&produce->mutex);
     free(produce);
 }
 
-struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length, bool listed)
+struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length)
 {
     sl_assert(length < sizeof(produce->topics->name));
     pthread_mutex_lock(&produce->mutex);
@@ -66,7 +67,6 @@ struct topic *produce_topic_of(struct produce *produce, const char *name, size_t
         topic->next = produce->topics;
         produce->topics = topic;
     }
-    topic->listed |= listed;
     pthread_mutex_unlock(&produce->mutex);
     return topic;
 }
@@ -150,15 +150,19 @@ static bool add_topics(struct produce *produce, const struct produce_topic *topi
     for (size_t i = 0; i < count; i++) {
         if (strlen(topics[i].name) > PRODUCE_TOPIC_MAX)
             return sl_fail(err, SL_E_CONFIG, "topic %s: name longer than %d", topics[i].name, PRODUCE_TOPIC_MAX);
-        (void)produce_topic_of(produce, topics[i].name, strlen(topics[i].name), true);
+        struct topic *topic = produce_topic_of(produce, topics[i].name, strlen(topics[i].name));
+        pthread_mutex_lock(&produce->mutex);
+        topic->listed = true;
+        snprintf(topic->lane, sizeof(topic->lane), "%s", topics[i].lane);
+        pthread_mutex_unlock(&produce->mutex);
         if (produce->embedded)
             embedded_topic(produce->embedded, topics[i].name, (int)produce->options.embedded_partitions);
     }
     return true;
 }
 
-bool produce_update(struct produce *produce, const struct produce_topic *topics, size_t topic_count,
-                    const char *const *lanes, size_t lane_count, struct sl_error *err)
+static bool update(struct produce *produce, const struct produce_topic *topics, size_t topic_count,
+                   const char *const *lanes, size_t lane_count, struct sl_error *err)
 {
     if (!add_topics(produce, topics, topic_count, err))
         return false;
@@ -169,11 +173,21 @@ bool produce_update(struct produce *produce, const struct produce_topic *topics,
     return true;
 }
 
+bool produce_update(struct produce *produce, const struct produce_topic *topics, size_t topic_count,
+                    const char *const *lanes, size_t lane_count, struct sl_error *err)
+{
+    pthread_mutex_lock(&produce->updating);
+    bool ok = update(produce, topics, topic_count, lanes, lane_count, err);
+    pthread_mutex_unlock(&produce->updating);
+    return ok;
+}
+
 bool produce_start(struct produce **out, const struct produce_options *options, struct sl_error *err)
 {
     struct produce *produce = calloc(1, sizeof(*produce));
     sl_assert(produce);
     pthread_mutex_init(&produce->mutex, NULL);
+    pthread_mutex_init(&produce->updating, NULL);
     histogram_init(&produce->histogram, &histogram_latency_ns);
     copy_options(produce, options);
     snprintf(produce->drainer, sizeof(produce->drainer), "%s", spool_stream(options->spool));
@@ -208,8 +222,8 @@ void produce_stop(struct produce *produce, int64_t deadline_ns)
     for (size_t i = 0; i < count; i++) {
         struct lane *lane = produce->lanes[i];
         pthread_mutex_lock(&lane->mutex);
-        if (lane->session.reader)
-            spool_reader_wake(lane->session.reader);
+        if (lane->waking)
+            spool_reader_wake(lane->waking);
         pthread_cond_broadcast(&lane->wake);
         pthread_mutex_unlock(&lane->mutex);
     }

@@ -14,6 +14,8 @@
 
 enum { METADATA_TIMEOUT_MS = 3000 };
 static const int64_t configs_fresh_ns = 60 * SL_NS_PER_S;
+static const int64_t survey_every_ns = 60 * SL_NS_PER_S;
+enum { SURVEY_AT_ONCE = 4 };
 
 struct route *route_of(struct lane *lane, const void *name, size_t length, bool dead_letter)
 {
@@ -29,7 +31,7 @@ struct route *route_of(struct lane *lane, const void *name, size_t length, bool 
     struct route *route = calloc(1, sizeof(*route));
     sl_assert(route);
     *route = (struct route){.next = *bucket, .hash = hash, .dead_letter = dead_letter};
-    route->topic = produce_topic_of(lane->produce, name, length, false);
+    route->topic = produce_topic_of(lane->produce, name, length);
     *bucket = route;
     return lane->route_last = route;
 }
@@ -130,6 +132,8 @@ bool topic_judge(const struct topic_view *view, const char *name, char *text, si
 
 static void publish(struct lane *lane, struct topic *topic, const struct topic_view *view, const char *text)
 {
+    // The embedded broker is a demonstration: that it has no replicas is its point.
+    text = lane->produce->embedded ? "" : text;
     pthread_mutex_lock(&lane->produce->mutex);
     topic->partitions = view->partitions;
     topic->replication_factor = view->replication_factor;
@@ -137,10 +141,39 @@ static void publish(struct lane *lane, struct topic *topic, const struct topic_v
     bool changed = strncmp(topic->warning, text, sizeof(topic->warning) - 1) != 0;
     snprintf(topic->warning, sizeof(topic->warning), "%s", text);
     pthread_mutex_unlock(&lane->produce->mutex);
-    // The embedded broker is a demonstration: that it has no replicas is its point.
-    if (changed && text[0] != '\0' && !lane->produce->embedded)
+    if (changed && text[0] != '\0')
         sl_logf(SL_WARN, "produce", "a topic is weak or missing", SL_STR("topic", topic->name),
                 SL_STR("lane", lane->name), SL_STR("warning", text));
+}
+
+static struct topic *next_to_survey(struct lane *lane)
+{
+    int64_t now = sl_monotonic_ns();
+    pthread_mutex_lock(&lane->produce->mutex);
+    struct topic *topic = lane->produce->topics;
+    while (topic && (!topic->listed || strcmp(topic->lane, lane->name) != 0 ||
+                     (topic->surveyed_ns && now - topic->surveyed_ns < survey_every_ns)))
+        topic = topic->next;
+    if (topic)
+        topic->surveyed_ns = now;
+    pthread_mutex_unlock(&lane->produce->mutex);
+    return topic;
+}
+
+void topics_survey(struct lane *lane)
+{
+    struct topic *topic;
+    for (int i = 0; i < SURVEY_AT_ONCE && (topic = next_to_survey(lane)); i++) {
+        struct topic_view view = {.min_insync_replicas = -1};
+        describe(lane->tail.rk, &view, topic->name);
+        if (view.transport)
+            return;
+        if (!view.code && view.has_controller)
+            describe_configs(lane->tail.rk, &view, topic->name);
+        char text[sizeof(topic->warning)];
+        (void)topic_judge(&view, topic->name, text, sizeof(text));
+        publish(lane, topic, &view, text);
+    }
 }
 
 static bool creation_is_hopeless(rd_kafka_resp_err_t code)

@@ -20,9 +20,10 @@ static const int64_t moved_rewrite_ns = 1600 * SL_NS_PER_MS; // takeover_after /
 // there.
 static const int64_t idle_rewrite_ns = 30 * SL_NS_PER_S;
 static const int64_t verify_every_ns = 2 * SL_NS_PER_S;
+static const int64_t probe_every_ns = 5 * SL_NS_PER_S;
 static const int64_t idle_wait_ns = 100 * SL_NS_PER_MS;
 static const int64_t open_wait_ns = 5 * SL_NS_PER_MS;
-enum { FULL_WAIT_MS = 20, TRANSACTION_RECORDS_MAX = 1000000 };
+enum { FULL_WAIT_MS = 20, PROBE_TIMEOUT_MS = 1000, TRANSACTION_RECORDS_MAX = 1000000 };
 
 static void take_failure(struct lane *lane, const rd_kafka_message_t *message, const struct chunk *chunk)
 {
@@ -254,6 +255,19 @@ static bool is_drained(const struct lane *lane)
            session->progress.through >= spool_synced_seq(lane->produce->options.spool);
 }
 
+// Nothing to do is no news of Kafka: it is asked a small question now and then (produce_connected).
+static void keep_in_touch(struct lane *lane, int64_t now)
+{
+    topics_survey(lane);
+    if (now - atomic_load(&lane->produce->reached_ns) < probe_every_ns || now - lane->probed_ns < probe_every_ns)
+        return;
+    int64_t watermark;
+    struct sl_error err;
+    if (tail_watermark(&lane->tail, &watermark, PROBE_TIMEOUT_MS, &err))
+        atomic_store(&lane->produce->reached_ns, sl_monotonic_ns());
+    lane->probed_ns = sl_monotonic_ns();
+}
+
 static enum step idle_turn(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -268,6 +282,8 @@ static enum step idle_turn(struct lane *lane)
         return verify_progress(lane, stopping ? 50 : 0);
     if (stopping && is_drained(lane))
         return STEP_QUIT;
+    if (!stopping)
+        keep_in_touch(lane, now);
     return STEP_GO;
 }
 
