@@ -24,6 +24,8 @@ enum {
     MIN_SEGMENT_BYTES = 1 << 20,
     GROUP_BYTES = 4 << 20, // a frame takes no further batch beyond this
     INDEX_STEP_BYTES = 1 << 20,
+    LARGE_FRAME_BYTES = 256 << 10, // mean of a second, from which on segments are handed over unzeroed
+    LARGE_FRAMES_MIN = 16,         // in that second
     CHECKPOINTS = 64,
 };
 #define INDEX_STEP_NS SL_NS_PER_S
@@ -120,6 +122,8 @@ struct keeper { // keeper thread only
     int64_t next_prepare_ns; // not before: after a failure
     int64_t next_fill_ns;    // not before: to leave the disk to the writer
     bool ballast;            // is there
+    bool large_frames;       // in the last second: then zeroing ahead is not worth its bytes
+    uint64_t frames_seen, frame_bytes_seen;
     int64_t next_second_ns;
     struct scanner scan;    // of an older stream that nobody has walked yet
     struct stream *scanned; // NULL: none is under way

@@ -180,7 +180,7 @@ static bool prepare_step(struct spool *spool, int64_t *pause_ns)
     }
     if (!keeper->preparer.active)
         begin(spool, size_bytes);
-    else if (urgent)
+    else if (urgent || keeper->large_frames)
         hand_over(spool); // what is not zeroed yet is slower to write, not wrong
     else
         fill(spool);
@@ -227,12 +227,25 @@ static void measure_growth(struct spool *spool, int64_t now)
     pthread_mutex_unlock(&spool->mutex);
 }
 
+// Zeroed blocks spare a sync its metadata: half of its time for a frame of 4 KiB, nothing that can be measured from
+// about 256 KiB on. There the zeros would only double the bytes that go to the disk.
+static void look_at_frames(struct spool *spool)
+{
+    struct keeper *keeper = &spool->keeper;
+    uint64_t frames = histogram_count(&spool->commit_events) - keeper->frames_seen;
+    uint64_t bytes = atomic_load_explicit(&spool->appended_bytes, memory_order_relaxed) - keeper->frame_bytes_seen;
+    keeper->frames_seen += frames;
+    keeper->frame_bytes_seen += bytes;
+    keeper->large_frames = frames >= LARGE_FRAMES_MIN && bytes / frames >= LARGE_FRAME_BYTES;
+}
+
 static void each_second(struct spool *spool, int64_t now)
 {
     struct keeper *keeper = &spool->keeper;
     keeper->next_second_ns = now + SL_NS_PER_S;
     keeper_persist(spool);
     measure_growth(spool, now);
+    look_at_frames(spool);
     while (retain_step(spool, false))
         keeper->next_prepare_ns = 0; // there is space again
     if (!keeper->ballast && !atomic_load(&spool->no_space) && budget_left(spool) > BALLAST_BYTES &&

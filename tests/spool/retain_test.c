@@ -268,6 +268,36 @@ static void a_stream_without_a_record_goes_at_once(void **state)
     assert_int_equal(spool_streams(world->spool, NULL, 0), 1);
 }
 
+// Under large frames zeroing would double the bytes written and gain nothing: segments are handed over as they were
+// allocated.
+static void segments_are_not_zeroed_for_large_frames(void **state)
+{
+    struct world *world = *state;
+    world->options.segment_bytes = 8 << 20;
+    world->options.max_bytes = 200 << 20;
+    for (int large = 0; large < 2; large++) {
+        world_open_ok(world);
+        world_settle(world);
+        for (uint64_t id = 0; id < 40; id++)
+            world_send_ok(world, id, 1, large ? 300 << 10 : 100);
+        world_advance(world, 2 * SL_NS_PER_S); // the keeper looks at the last second
+        spool_step_keeper(world->spool);
+        uint64_t before = atomic_load(&world->fault.calls[FAULT_PWRITEV]);
+        for (uint64_t id = 0; id < 30; id++) // a segment is used up, another one prepared
+            world_send_ok(world, id, 1, 300 << 10);
+        world_settle(world);
+        uint64_t writes = atomic_load(&world->fault.calls[FAULT_PWRITEV]) - before;
+        if (large)
+            assert_in_range(writes, 32, 39); // frames, seals, headers, small files
+        else
+            assert_true(writes >= 30 + 8);
+        struct spool_figures figures;
+        spool_figures(world->spool, &figures);
+        assert_int_equal(figures.segments_ready, 1);
+        world_close_ok(world);
+    }
+}
+
 int main(void)
 {
 #define STORY(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
@@ -277,6 +307,7 @@ int main(void)
         STORY(too_much_in_flight_is_busy),
         STORY(a_start_with_little_space_uses_a_small_segment),
         STORY(a_start_on_a_full_disk_gives_up_the_ballast),
+        STORY(segments_are_not_zeroed_for_large_frames),
         STORY(only_verified_and_old_segments_are_deleted),
         STORY(young_segments_stay),
         STORY(the_slowest_lane_holds_its_segments),
