@@ -89,6 +89,7 @@ struct chunk {
     struct chunk *next, *previous;
     struct spool_frame *frame;
     uint32_t references;
+    const void **payloads; // message_seq_at's; NULL until a delivery fails
 };
 
 enum message_kind { MESSAGE_EVENT, MESSAGE_DEAD_LETTER, MESSAGE_REFUSED };
@@ -268,7 +269,7 @@ void chunk_drop(struct session *session, struct chunk *chunk);
 void message_prepare(struct lane *lane, struct message *message);
 void message_clear(struct message *message);
 // The seq of the record in `chunk` whose payload lies at `payload`.
-uint64_t message_seq_at(const struct chunk *chunk, const void *payload);
+uint64_t message_seq_at(struct chunk *chunk, const void *payload);
 
 // ---- deadletter.c
 // The condemnation of a record, or NULL.

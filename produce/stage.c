@@ -29,6 +29,7 @@ void chunk_drop(struct session *session, struct chunk *chunk)
     if (chunk->next)
         chunk->next->previous = chunk->previous;
     spool_frame_release(chunk->frame);
+    free(chunk->payloads);
     free(chunk);
 }
 

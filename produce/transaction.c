@@ -25,7 +25,7 @@ static const int64_t idle_wait_ns = 100 * SL_NS_PER_MS;
 static const int64_t open_wait_ns = 5 * SL_NS_PER_MS;
 enum { FULL_WAIT_MS = 20, PROBE_TIMEOUT_MS = 1000, TRANSACTION_RECORDS_MAX = 1000000 };
 
-static void take_failure(struct lane *lane, const rd_kafka_message_t *message, const struct chunk *chunk)
+static void take_failure(struct lane *lane, const rd_kafka_message_t *message, struct chunk *chunk)
 {
     struct transaction *transaction = &lane->transaction;
     transaction->failed = true;

@@ -19,6 +19,8 @@ enum step verify_progress(struct lane *lane, int timeout_ms)
     }
     // The embedded broker shows records of aborted transactions, too: no more than was committed here is believed.
     uint64_t through = read->through < session->progress.through ? read->through : session->progress.through;
+    // Nor is it said before what lies below has been counted (stage.c).
+    through = through < session->counted ? through : session->counted;
     if (through <= session->verified)
         return STEP_GO;
     session->verified = through;
