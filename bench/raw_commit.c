@@ -116,7 +116,7 @@ int main(int argc, char **argv)
 {
     struct disk_file file = {.mode = "zeroed", .fd = -1};
     double seconds = 1;
-    bool json = false;
+    bool json = false, understood = true;
     int option;
     while ((option = getopt(argc, argv, "m:t:j")) != -1) {
         if (option == 'm')
@@ -126,11 +126,11 @@ int main(int argc, char **argv)
         else if (option == 'j')
             json = true;
         else
-            optind = argc + 1;
+            understood = false;
     }
     bool known =
         strcmp(file.mode, "zeroed") == 0 || strcmp(file.mode, "fallocated") == 0 || strcmp(file.mode, "growing") == 0;
-    if (optind != argc - 1 || !known || !(seconds > 0)) {
+    if (!understood || optind != argc - 1 || !known || !(seconds > 0)) {
         fprintf(stderr, "usage: raw-commit [-j] [-t SECONDS] [-m zeroed|fallocated|growing] DIRECTORY\n");
         return 2;
     }
