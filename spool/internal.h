@@ -136,33 +136,25 @@ struct spool {
     char node[SPOOL_NAME_MAX + 1];
     uint64_t segment_bytes, max_bytes, append_bytes;
     int64_t retain_ns;
-    uint32_t prepared;
     void (*on_failed)(void *user, const struct sl_error *err);
     void *user;
-    bool manual;
-    int lock_handle;
     struct frame_pool *pool;
 
     pthread_mutex_t queue_mutex;
     pthread_cond_t queue_filled;                   // with queue_mutex
     struct spool_batch *queue_first, **queue_last; // queue_mutex
-    bool writer_kicked;                            // queue_mutex; there is a reason to look again
-    bool closing;                                  // queue_mutex
     char lane_wanted[SPOOL_NAME_MAX + 1];          // queue_mutex; "" = none
     pthread_cond_t lane_declared;                  // with queue_mutex
 
     pthread_mutex_t mutex;
     pthread_cond_t published;              // with mutex; a waiting reader: new frames, or a wake
     pthread_cond_t keeper_wanted;          // with mutex
-    unsigned readers_waiting;              // mutex
     uint64_t publications;                 // mutex; frames, seals and segments made visible
     struct stream *streams, *current;      // mutex (the list only grows; `current` is constant)
     struct ready_segment ready[READY_MAX]; // mutex
     size_t ready_count;                    // mutex
     uint64_t
         wanted_bytes;    // mutex; of a body: the writer stands still for a segment with that much room; 0 = it does not
-    bool keeper_kicked;  // mutex
-    bool keeper_stop;    // mutex
     uint64_t file_bytes; // mutex; everything in dir
 
     _Atomic uint64_t synced_seq;
@@ -171,9 +163,7 @@ struct spool {
     _Atomic uint64_t room_current;  // for bodies, in the segment being written
     _Atomic uint64_t room_ready;    // and in the ready ones, all and the largest
     _Atomic uint64_t room_ready_largest;
-    _Atomic bool failed, stopping, no_space;
     _Atomic uint64_t appended_events, committed_events, refused_records, conservation_error;
-    _Atomic uint32_t lane_count; // of the current stream; names below it are constant
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
 
     struct histogram sync_ns, commit_events;
@@ -185,6 +175,16 @@ struct spool {
     struct writer writer;
     struct keeper keeper;
     pthread_t writer_thread, keeper_thread;
+    uint32_t prepared;
+    int lock_handle;
+    bool manual;
+    unsigned readers_waiting;    // mutex
+    _Atomic uint32_t lane_count; // of the current stream; names below it are constant
+    bool writer_kicked;          // queue_mutex; there is a reason to look again
+    bool closing;                // queue_mutex
+    bool keeper_kicked;          // mutex
+    bool keeper_stop;            // mutex
+    _Atomic bool failed, stopping, no_space;
 };
 
 int64_t spool_wall_ns(const struct spool *spool);

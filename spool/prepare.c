@@ -215,8 +215,8 @@ bool preparer_finish(struct preparer *preparer, struct ready_segment *out, struc
     if (rc < 0)
         return give_up(preparer, err, rc, "sync");
     char path[SPOOL_PATH_MAX];
-    memcpy(path, preparer->making.path, sizeof(path));
-    memcpy(path + strlen(path) - 4, ".seg", 4);
+    int stem = (int)strlen(preparer->making.path) - 4; // without ".tmp"
+    snprintf(path, sizeof(path), "%.*s.seg", stem, preparer->making.path);
     rc = storage->ops->rename(storage->context, preparer->making.path, path);
     if (rc < 0)
         return give_up(preparer, err, rc, "rename");

@@ -60,6 +60,7 @@ static bool read_at(struct scanner *scanner, void *bytes, size_t length, uint64_
                     struct sl_error *err)
 {
     const struct storage *storage = scanner->storage;
+    *got = 0;
     ssize_t rc = storage->ops->pread(storage->context, scanner->handle, bytes, length, offset);
     if (rc >= 0) {
         *got = (size_t)rc;

@@ -112,11 +112,11 @@ struct spool_stream_info {
     char id[SPOOL_STREAM_ID_MAX];
     uint64_t counter;
     bool current;
+    bool scanned;                          // end_seq of an older stream is known only after its frames were walked once
     char predecessor[SPOOL_STREAM_ID_MAX]; // "" for none
     uint64_t predecessor_seq;
     uint32_t lane_count;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
-    bool scanned;                        // end_seq of an older stream is known only after its frames were walked once
     uint64_t end_seq;                    // last durable seq
     uint64_t damaged;                    // records in quarantined ranges, as far as they can be counted
     uint64_t committed[SPOOL_LANES_MAX]; // spool_note_committed, in the order of lanes

@@ -37,8 +37,8 @@ void disk_resize(struct node *node, uint64_t size)
 {
     size_t pages = (size_t)((size + PAGE - 1) / PAGE);
     if (pages > node->page_count) {
-        node->now = realloc(node->now, pages * sizeof(*node->now));
-        node->durable = realloc(node->durable, pages * sizeof(*node->durable));
+        node->now = realloc(node->now, pages * sizeof(struct page *));
+        node->durable = realloc(node->durable, pages * sizeof(struct page *));
         node->dirty = realloc(node->dirty, pages);
         sl_assert(node->now != NULL && node->durable != NULL && node->dirty != NULL);
         for (size_t i = node->page_count; i < pages; i++) {

@@ -113,7 +113,8 @@ def object_of(path):
 def passes(build, objects, test):
     """Whether the test is green with these objects. Too long is red: a spool that hangs is broken."""
     binary = build / f"{test}_test"
-    subprocess.run(["gcc", *map(str, objects), str(build / f"{test}_test.o"), "-o", str(binary), *LIBRARIES], check=True)
+    linked = [*map(str, objects), str(build / f"{test}_test.o"), "-o", str(binary), *LIBRARIES]
+    subprocess.run(["gcc", *linked], check=True)
     try:
         return subprocess.run([str(binary)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
                               check=False).returncode == 0
