@@ -7,8 +7,8 @@
 // its file's UUID and its own offset), else at the next file; the seqs in between are the lost range. The chain starts
 // anew there.
 //
-// Headers only (the keeper's first walk of an older stream): bodies are not read, but for the last frame's, the only one
-// that can be torn: when the place behind it holds no frame, the scanner takes it again with its body.
+// Headers only (the keeper's first walk of an older stream): bodies are not read, but for the last frame's, the only
+// one that can be torn: when the place behind it holds no frame, the scanner takes it again with its body.
 #include "spool/internal.h"
 
 #include "base/crc32c.h"
