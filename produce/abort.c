@@ -32,6 +32,38 @@ bool transaction_abort(struct lane *lane, int deadline_ms)
     }
 }
 
+// Batches that are larger than the topic takes, as its configuration says: smaller ones before anybody is suspected.
+static bool batches_exceed_topic(struct lane *lane, const struct route *route)
+{
+    uint32_t now = handle_batch_bytes(lane->session.rk);
+    if (route->message_bytes_max <= 0 || now <= route->message_bytes_max)
+        return false;
+    lane->batch_bytes = (uint32_t)(route->message_bytes_max - route->message_bytes_max / 10);
+    sl_logf(SL_WARN, "produce", "a topic takes only small batches", SL_STR("topic", route->topic->name),
+            SL_STR("lane", lane->name), SL_UINT("batch_size", lane->batch_bytes));
+    return true;
+}
+
+// Once everything about the failed transaction is known, its abort included. Returns whether smaller batches are to be
+// tried.
+static bool judge_suspects(struct lane *lane)
+{
+    const struct transaction *transaction = &lane->transaction;
+    if (!transaction->suspect_count || transaction->error)
+        return false;
+    bool too_large = transaction->suspect_error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                     transaction->suspect_error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+    if (too_large && transaction->suspect_count > 1 && batches_exceed_topic(lane, transaction->suspect_route))
+        return true;
+    lane->bisect_too_large = lane->bisect.active ? lane->bisect_too_large && too_large : too_large;
+    uint64_t seq =
+        bisect_failed(&lane->bisect, transaction->suspect_first, transaction->suspect_last, transaction->suspect_count);
+    if (seq)
+        deadletter_condemn(lane, seq, rd_kafka_err2str(transaction->suspect_error),
+                           transaction->suspect_route->dead_letter);
+    return false;
+}
+
 static enum step abort_and_read(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -40,10 +72,16 @@ static enum step abort_and_read(struct lane *lane)
             route->in_transaction = 0;
     }
     // Without transactions there is nothing to abort: what librdkafka still holds is dropped with the handle.
-    if (!lane->produce->options.transactional || !transaction_abort(lane, CALL_DEADLINE_MS))
+    bool aborted = lane->produce->options.transactional && transaction_abort(lane, CALL_DEADLINE_MS);
+    bool smaller = judge_suspects(lane);
+    if (!aborted)
         return STEP_REBUILD;
     transaction_clear(lane);
     enum step step = session_read_progress(lane);
+    // Kafka did not say where to go on. The stage stands behind what was aborted: it must not be used, so connect
+    // again.
+    if (step == STEP_AGAIN)
+        return STEP_REBUILD;
     if (step != STEP_GO)
         return step;
     struct sl_error err;
@@ -51,7 +89,7 @@ static enum step abort_and_read(struct lane *lane)
         snprintf(lane->trouble, sizeof(lane->trouble), "%.280s", err.text);
         return STEP_REBUILD;
     }
-    return STEP_GO;
+    return smaller ? STEP_REBUILD : STEP_GO;
 }
 
 enum step transaction_fail(struct lane *lane, enum error_action action, const char *what, const char *text)
@@ -97,34 +135,20 @@ enum step transaction_fail_call(struct lane *lane, const char *what, rd_kafka_er
     return transaction_fail(lane, action, what, text);
 }
 
-// Batches that are larger than the topic takes, as its configuration says: smaller ones before anybody is suspected.
-static bool batches_exceed_topic(struct lane *lane, const struct route *route)
+// The reports of one failure arrive one after the other, those of dropped bystanders sometimes first. The more of them
+// are here, the better the cause is known.
+static void await_cause(struct lane *lane)
 {
-    uint32_t now = handle_batch_bytes(lane->session.rk);
-    if (route->message_bytes_max <= 0 || now <= route->message_bytes_max)
-        return false;
-    lane->batch_bytes = (uint32_t)(route->message_bytes_max - route->message_bytes_max / 10);
-    sl_logf(SL_WARN, "produce", "a topic takes only small batches", SL_STR("topic", route->topic->name),
-            SL_STR("lane", lane->name), SL_UINT("batch_size", lane->batch_bytes));
-    return true;
-}
-
-static enum step suspects_failed(struct lane *lane)
-{
-    const struct transaction *transaction = &lane->transaction;
-    const char *cause = rd_kafka_err2str(transaction->suspect_error);
-    bool too_large = transaction->suspect_error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
-                     transaction->suspect_error == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
-    if (too_large && transaction->suspect_count > 1 && batches_exceed_topic(lane, transaction->suspect_route)) {
-        enum step step = transaction_fail(lane, ERROR_SUSPECT, "deliver", cause);
-        return step == STEP_ABORTED ? STEP_REBUILD : step;
-    }
-    lane->bisect_too_large = lane->bisect.active ? lane->bisect_too_large && too_large : too_large;
-    uint64_t seq =
-        bisect_failed(&lane->bisect, transaction->suspect_first, transaction->suspect_last, transaction->suspect_count);
-    if (seq)
-        deadletter_condemn(lane, seq, cause, transaction->suspect_route->dead_letter);
-    return transaction_fail(lane, ERROR_SUSPECT, "deliver", cause);
+    struct transaction *transaction = &lane->transaction;
+    int64_t deadline_ns = sl_monotonic_ns() + SL_NS_PER_S;
+    uint32_t before;
+    bool known;
+    do {
+        before = transaction->outstanding;
+        transaction_serve(lane, 20);
+        known = transaction->error || transaction->suspect_count;
+    } while ((transaction->outstanding < before || (!known && transaction->outstanding > 0)) &&
+             sl_monotonic_ns() < deadline_ns);
 }
 
 enum step transaction_failed(struct lane *lane)
@@ -134,19 +158,13 @@ enum step transaction_failed(struct lane *lane)
     rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(lane->session.rk, text, sizeof(text));
     if (fatal)
         return transaction_fail(lane, error_of_call(fatal, true, false, false), "producer", text);
-    if (transaction->suspect_count && !transaction->error) {
-        // The rest of the batch's reports are on their way; the more of them, the better the suspects are known.
-        int64_t deadline_ns = sl_monotonic_ns() + SL_NS_PER_S;
-        uint32_t before;
-        do {
-            before = transaction->outstanding;
-            transaction_serve(lane, 20);
-        } while (transaction->outstanding < before && sl_monotonic_ns() < deadline_ns);
-    }
-    if (transaction->suspect_count && !transaction->error)
-        return suspects_failed(lane);
     if (!transaction->error)
-        return transaction_fail(lane, ERROR_ABORT, "deliver", rd_kafka_err2str(transaction->innocent));
-    snprintf(text, sizeof(text), "%s", lane->trouble); // names the topic
-    return transaction_fail(lane, error_of_delivery(transaction->error), "deliver", text);
+        await_cause(lane);
+    if (transaction->error) {
+        snprintf(text, sizeof(text), "%s", lane->trouble); // names the topic
+        return transaction_fail(lane, error_of_delivery(transaction->error), "deliver", text);
+    }
+    if (transaction->suspect_count)
+        return transaction_fail(lane, ERROR_SUSPECT, "deliver", rd_kafka_err2str(transaction->suspect_error));
+    return transaction_fail(lane, ERROR_ABORT, "deliver", rd_kafka_err2str(transaction->innocent));
 }

@@ -17,6 +17,7 @@ static bool is_transactional(const struct lane *lane)
 enum step transaction_begin(struct lane *lane)
 {
     struct transaction *transaction = &lane->transaction;
+    sl_assert(!lane->session.taken);
     transaction_clear(lane);
     transaction->opened_ns = sl_monotonic_ns();
     if (is_transactional(lane)) {
@@ -145,6 +146,7 @@ static void settle(struct lane *lane, const struct progress *progress)
     struct transaction *transaction = &lane->transaction;
     int64_t now = sl_monotonic_ns();
     session->progress = *progress;
+    session->taken = false;
     session->progress_ns = now;
     if (transaction->records)
         sizing_observe(&lane->sizing, transaction->records, now - transaction->opened_ns);

@@ -162,7 +162,9 @@ struct session {
     struct chunk *chunks;
     struct chunk *cursor; // being walked, NULL between frames
     struct sl_reader cursor_in;
-    uint64_t cursor_seq;     // of the next record
+    uint64_t cursor_seq; // of the next record
+    // Records were taken from the stage that are neither committed nor to be read again yet: no transaction may begin.
+    bool taken;
     uint64_t staged_through; // everything up to here was walked
     struct message *stage;   // ring of STAGE_MAX
     size_t stage_first, stage_count;

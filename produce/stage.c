@@ -82,6 +82,7 @@ bool stage_reset(struct lane *lane, struct sl_error *err)
     session->staged_through = before;
     session->skipped = 0;
     session->ended = false;
+    session->taken = false;
     if (!spool_reader_seek(session->reader, before + 1, err))
         return sl_wrap(err, "seek %s to %" PRIu64, session->stream, before + 1);
     return true;

@@ -216,6 +216,7 @@ static enum step hand_over_staged(struct lane *lane)
         if (!taken)
             return STEP_GO;
         note_handed_over(lane, message);
+        lane->session.taken = true;
         stage_pop(&lane->session);
     }
     return STEP_GO;

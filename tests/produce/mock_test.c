@@ -140,6 +140,22 @@ static void test_commit_bad_state(void **state)
     commit_fails_with(RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, false);
 }
 
+// An abort, and then Kafka does not say where progress stands: what was aborted must come again, not be passed over.
+static void test_progress_unreadable_after_abort(void **state)
+{
+    (void)state;
+    struct stand *stand = begin(one_topic, 0);
+    stand_start(stand);
+    stand_await_state(stand, "main", PRODUCE_FOLLOWING);
+    push(stand, API_PRODUCE, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 1);
+    push(stand, API_LIST_OFFSETS, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, 2);
+    stand_append(stand, 1000);
+    stand_await_drained(stand);
+    copies(stand, "events", 1, 1000, 1);
+    assert_true(stand_lane(stand, "main").aborts >= 1);
+    end(stand);
+}
+
 static void test_produce_is_retried(void **state)
 {
     (void)state;
@@ -467,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_commit_fenced),
         cmocka_unit_test(test_commit_mapping_lost),
         cmocka_unit_test(test_commit_bad_state),
+        cmocka_unit_test(test_progress_unreadable_after_abort),
         cmocka_unit_test(test_produce_is_retried),
         cmocka_unit_test(test_batch_too_large),
         cmocka_unit_test(test_record_is_dead_lettered),

@@ -11,7 +11,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { API_PRODUCE = 0, API_METADATA = 3, API_INIT_PRODUCER_ID = 22, API_ADD_PARTITIONS = 24, API_END_TXN = 26 };
+enum {
+    API_PRODUCE = 0,
+    API_LIST_OFFSETS = 2,
+    API_METADATA = 3,
+    API_INIT_PRODUCER_ID = 22,
+    API_ADD_PARTITIONS = 24,
+    API_END_TXN = 26
+};
 enum { STAND_TOPICS_MAX = 4, STAND_READ_MAX = 200000 };
 
 struct stand {
