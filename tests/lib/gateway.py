@@ -224,7 +224,7 @@ class Gateway:
 
     def lanes(self):
         try:
-            return json.dumps(json.loads(self.admin("/status")[1]).get("lanes", "no lanes in /status"))
+            return json.dumps(json.loads(self.admin("/status")[1])["kafka"]["lanes"])
         except (OSError, ValueError):
             return "no /status"
 
