@@ -21,6 +21,7 @@
     X(SL_E_CORRUPT, "corrupt")         /* bytes on disk or on the wire do not verify */                                \
     X(SL_E_LOCKED, "locked")           /* another process owns the spool directory, exit 3 */                          \
     X(SL_E_CONFIG, "config")           /* the configuration is wrong, exit 1; text is file:line: ... */                \
+    X(SL_E_NOT_FOUND, "not-found")     /* what was asked for is not there */                                           \
     X(SL_E_INVALID, "invalid")         /* input that will never be good */                                             \
     X(SL_E_TOO_LARGE, "too-large")     /* over a documented limit */                                                   \
     X(SL_E_UNAVAILABLE, "unavailable") /* a dependency does not answer; may pass */                                    \
