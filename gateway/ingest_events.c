@@ -36,14 +36,14 @@ static void note_error(struct intake *intake, size_t index, const char *pointer,
 static const char *kind_phrase(enum json_kind kind)
 {
     static const char *const phrases[] = {
-        [JSON_ABSENT] = "is missing",
-        [JSON_NULL] = "is null",
-        [JSON_BOOL] = "is true or false",
-        [JSON_INTEGER] = "is an integer",
-        [JSON_REAL] = "is a number with a fraction or exponent",
-        [JSON_STRING] = "is a string",
-        [JSON_ARRAY] = "is an array",
-        [JSON_OBJECT] = "is an object",
+        [JSON_KIND_ABSENT] = "is missing",
+        [JSON_KIND_NULL] = "is null",
+        [JSON_KIND_BOOL] = "is true or false",
+        [JSON_KIND_INTEGER] = "is an integer",
+        [JSON_KIND_REAL] = "is a number with a fraction or exponent",
+        [JSON_KIND_STRING] = "is a string",
+        [JSON_KIND_ARRAY] = "is an array",
+        [JSON_KIND_OBJECT] = "is an object",
     };
     return phrases[kind];
 }
@@ -81,10 +81,10 @@ static bool id_part(struct intake *intake, const struct json_event *event, size_
     }
     const struct json_value *value = &event->values[part_index];
     *part = value->text;
-    if (value->kind == JSON_STRING && (part->length == 0 || part->length > ID_PART_MAX))
+    if (value->kind == JSON_KIND_STRING && (part->length == 0 || part->length > ID_PART_MAX))
         snprintf(detail, sizeof(detail),
                  "the event id must be a string of 1 to 256 bytes or an integer; this one has %zu", part->length);
-    else if (value->kind != JSON_STRING && value->kind != JSON_INTEGER)
+    else if (value->kind != JSON_KIND_STRING && value->kind != JSON_KIND_INTEGER)
         snprintf(detail, sizeof(detail), "the event id must be a string of 1 to 256 bytes or an integer; it %s",
                  kind_phrase(value->kind));
     else
@@ -120,10 +120,10 @@ static bool pick_key(struct intake *intake, const struct json_event *event, stru
 {
     const struct route *route = intake->route;
     const struct json_value *value = &event->values[route->key_index];
-    record->has_key = value->kind != JSON_ABSENT && value->kind != JSON_NULL;
+    record->has_key = value->kind != JSON_KIND_ABSENT && value->kind != JSON_KIND_NULL;
     record->key = value->text;
     const char *wrong = NULL;
-    if (value->kind == JSON_OBJECT || value->kind == JSON_ARRAY)
+    if (value->kind == JSON_KIND_OBJECT || value->kind == JSON_KIND_ARRAY)
         wrong = "the partition key must be a string, a number or a boolean";
     else if (record->has_key && record->key.length > KEY_MAX)
         wrong = "the partition key is longer than 64 KiB";
@@ -157,7 +157,7 @@ static bool on_event(const struct json_event *event, void *user)
     memcpy(fields, intake->headers, sizeof(intake->headers));
     size_t field_count = intake->header_count;
     const struct json_value *time = &event->values[route->time_index];
-    if (time->kind == JSON_STRING || time->kind == JSON_INTEGER || time->kind == JSON_REAL)
+    if (time->kind == JSON_KIND_STRING || time->kind == JSON_KIND_INTEGER || time->kind == JSON_KIND_REAL)
         fields[field_count++] = (struct record_header_field){.name = sl_span_of("sluice-time"), .value = time->text};
     if (!record_append(intake->records, &record, fields, field_count)) {
         intake->no_memory = true;

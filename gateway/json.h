@@ -36,14 +36,14 @@ void json_pointer_free(struct json_pointer *pointer);
 const char *json_pointer_text(const struct json_pointer *pointer);
 
 enum json_kind {
-    JSON_ABSENT, // no such member or element
-    JSON_NULL,
-    JSON_BOOL,
-    JSON_INTEGER, // text = its literal digits as they came
-    JSON_REAL,    // text = the literal as it came
-    JSON_STRING,  // text = unescaped UTF-8, may contain NUL bytes
-    JSON_ARRAY,
-    JSON_OBJECT,
+    JSON_KIND_ABSENT, // no such member or element
+    JSON_KIND_NULL,
+    JSON_KIND_BOOL,
+    JSON_KIND_INTEGER, // text = its literal digits as they came
+    JSON_KIND_REAL,    // text = the literal as it came
+    JSON_KIND_STRING,  // text = unescaped UTF-8, may contain NUL bytes
+    JSON_KIND_ARRAY,
+    JSON_KIND_OBJECT,
 };
 
 struct json_value {
@@ -85,19 +85,25 @@ enum json_shape {
 struct json_event {
     size_t index;
     struct sl_span raw;
+    bool compact;                                // no whitespace in raw, but within strings
     struct json_value values[JSON_POINTERS_MAX]; // in the order of `pointers`
 };
 
 // Walks a body: calls `on_event` for each event, in order; stops at the first fault, or when on_event returns false.
 // Blank NDJSON lines (spaces, tabs, CR) are skipped and do not count as an index.
 // `body` must be followed by JSON_PADDING readable bytes. pointer_count ≤ JSON_POINTERS_MAX; pointers may be NULL
-// entries, which give JSON_ABSENT.
+// entries, which give JSON_KIND_ABSENT.
 // Returns true when the whole body was good and every on_event returned true; else false with *fault filled (kind NONE
 // when it was on_event that stopped). Events before the fault, and no others, have already been handed out: the caller
 // undoes them.
 bool json_walk(struct json_parser *parser, enum json_shape shape, struct sl_span body,
                const struct json_pointer *const *pointers, size_t pointer_count,
                bool (*on_event)(const struct json_event *event, void *user), void *user, struct json_fault *fault);
+
+// Writes the event without the whitespace between its tokens to `out`, which takes up to raw.length bytes; returns how
+// many. Tokens keep their bytes and their order: two events have the same compact form when they differ in whitespace
+// alone. Only during on_event, and for the event that it was called with.
+size_t json_compact(const struct json_parser *parser, const struct json_event *event, uint8_t *out);
 
 // For messages: how many events a body that has a fault would have held, as far as can be told; at least 1.
 size_t json_count_guess(enum json_shape shape, struct sl_span body);

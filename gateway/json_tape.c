@@ -164,30 +164,30 @@ static struct sl_span number_literal(const uint8_t *bytes)
 
 static struct json_value value_of(const struct event *event, const uint64_t *word)
 {
-    static const struct json_value truths[] = {{.kind = JSON_BOOL, .text = {"false", 5}},
-                                               {.kind = JSON_BOOL, .text = {"true", 4}}};
+    static const struct json_value truths[] = {{.kind = JSON_KIND_BOOL, .text = {"false", 5}},
+                                               {.kind = JSON_KIND_BOOL, .text = {"true", 4}}};
     const uint8_t *string = event->view->strings + (uint32_t)*word;
     uint32_t length;
     uint8_t type = word_type(*word);
     switch (type) {
     case '{':
     case '[':
-        return (struct json_value){.kind = type == '{' ? JSON_OBJECT : JSON_ARRAY};
+        return (struct json_value){.kind = type == '{' ? JSON_KIND_OBJECT : JSON_KIND_ARRAY};
     case '"':
         memcpy(&length, string, sizeof(length));
-        return (struct json_value){.kind = JSON_STRING, .text = {string + sizeof(length), length}};
+        return (struct json_value){.kind = JSON_KIND_STRING, .text = {string + sizeof(length), length}};
     case 'l':
     case 'u':
     case 'd':
         return (struct json_value){
-            .kind = type == 'd' ? JSON_REAL : JSON_INTEGER,
+            .kind = type == 'd' ? JSON_KIND_REAL : JSON_KIND_INTEGER,
             .text = number_literal(event->bytes + event->view->structurals[structural_of(event, word)])};
     case 't':
     case 'f':
         return truths[type == 't'];
     default:
         sl_assert(type == 'n');
-        return (struct json_value){.kind = JSON_NULL};
+        return (struct json_value){.kind = JSON_KIND_NULL};
     }
 }
 
@@ -242,7 +242,7 @@ enum json_tape_result json_tape_read(struct json_tape *tape, const struct json_v
     const struct key_set set = key_set_begin(tape, view, last - first + 1);
     uint32_t active = 0;
     for (size_t i = 0; i < pointer_count; i++) {
-        values[i] = (struct json_value){.kind = JSON_ABSENT};
+        values[i] = (struct json_value){.kind = JSON_KIND_ABSENT};
         active |= (uint32_t)(pointers[i] != NULL) << i;
     }
     struct json_frame *frame = tape->frames;

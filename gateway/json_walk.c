@@ -26,6 +26,8 @@ struct json_parser {
     size_t window_max;
     size_t window_first;
     uint32_t depth_max;
+    uint32_t event_first; // structurals of the event that is being handed out
+    uint32_t event_last;
 };
 
 static size_t smaller(size_t a, size_t b)
@@ -224,6 +226,38 @@ static enum step parse_alone(struct walk *walk, size_t at, uint32_t *last)
     return fits && json_engine_parse_all(parser->engine) ? STEP_DONE : STEP_DOUBT;
 }
 
+// A blank between two tokens of an event is found by the second one: a structural that a blank precedes.
+static JSON_OUT_OF_LINE bool is_compact(const uint8_t *bytes, const uint32_t *structurals, uint32_t first,
+                                        uint32_t last)
+{
+    bool blank = false;
+    for (uint32_t i = first + 1; i <= last; i++)
+        blank |= json_is_blank(bytes[structurals[i] - 1]);
+    return !blank;
+}
+
+size_t json_compact(const struct json_parser *parser, const struct json_event *event, uint8_t *out)
+{
+    const uint8_t *bytes = event->raw.bytes;
+    const uint32_t *structurals = parser->view.structurals;
+    const uint32_t start = structurals[parser->event_first];
+    size_t used = 0;
+    size_t copied = 0; // of raw
+    for (uint32_t i = parser->event_first + 1; i <= parser->event_last && !event->compact; i++) {
+        size_t token = structurals[i] - start;
+        size_t end = token; // of the token before it
+        while (json_is_blank(bytes[end - 1]))
+            end--;
+        if (end == token)
+            continue;
+        memcpy(out + used, bytes + copied, end - copied);
+        used += end - copied;
+        copied = token;
+    }
+    memcpy(out + used, bytes + copied, event->raw.length - copied);
+    return used + event->raw.length - copied;
+}
+
 static struct json_scan scan_from(const struct walk *walk, enum json_due due, size_t at)
 {
     return (struct json_scan){
@@ -273,6 +307,9 @@ static enum step take_event(struct walk *walk, size_t at, bool alone, size_t *be
     case JSON_TAPE_READ:
         break;
     }
+    event->compact = is_compact(walk->bytes + walk->window, parser->view.structurals, walk->next, last);
+    parser->event_first = walk->next;
+    parser->event_last = last;
     if (!walk->on_event(event, walk->user))
         return STEP_STOP;
     event->index++;

@@ -93,8 +93,9 @@ static bool known_difference(const char *reason)
 static void compare_with_jansson(const struct visit *visit, const struct json_event *event)
 {
     static const char *const kinds[] = {
-        [JSON_ABSENT] = "absent", [JSON_NULL] = "null",     [JSON_BOOL] = "boolean", [JSON_INTEGER] = "integer",
-        [JSON_REAL] = "real",     [JSON_STRING] = "string", [JSON_ARRAY] = "array",  [JSON_OBJECT] = "object",
+        [JSON_KIND_ABSENT] = "absent",   [JSON_KIND_NULL] = "null",     [JSON_KIND_BOOL] = "boolean",
+        [JSON_KIND_INTEGER] = "integer", [JSON_KIND_REAL] = "real",     [JSON_KIND_STRING] = "string",
+        [JSON_KIND_ARRAY] = "array",     [JSON_KIND_OBJECT] = "object",
     };
     const char *reason;
     struct json_t *theirs = json_oracle_load(event->raw.bytes, event->raw.length, &reason);
@@ -107,6 +108,40 @@ static void compare_with_jansson(const struct visit *visit, const struct json_ev
             broken(pointer_texts[i], event->raw, 0);
     }
     json_oracle_free(theirs);
+}
+
+// The compact form by plain code, which knows nothing but quotes and backslashes.
+static size_t compact_plainly(struct sl_span raw, uint8_t *out)
+{
+    const uint8_t *bytes = raw.bytes;
+    size_t used = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < raw.length; i++) {
+        uint8_t byte = bytes[i];
+        if (!in_string && (byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n'))
+            continue;
+        out[used++] = byte;
+        if (in_string && byte == '\\')
+            out[used++] = bytes[++i];
+        else if (byte == '"')
+            in_string = !in_string;
+    }
+    return used;
+}
+
+static void compare_compact(const struct visit *visit, const struct json_event *event)
+{
+    size_t length = event->raw.length;
+    uint8_t *ours = malloc(length); // exact copies, so that a sanitizer sees every byte too far
+    uint8_t *plain = malloc(length);
+    sl_assert(ours != NULL && plain != NULL);
+    size_t used = json_compact(visit->check->parsers[visit->variant], event, ours);
+    if (used != compact_plainly(event->raw, plain) || memcmp(ours, plain, used) != 0)
+        broken("the compact form", event->raw, 0);
+    if (event->compact != (used == length))
+        broken("an event is compact when nothing is left out", event->raw, 0);
+    free(ours);
+    free(plain);
 }
 
 static bool on_event(const struct json_event *event, void *user)
@@ -125,6 +160,7 @@ static bool on_event(const struct json_event *event, void *user)
         digest(visit, &event->values[i].kind, sizeof(event->values[i].kind));
         digest(visit, event->values[i].text.bytes, event->values[i].text.length);
     }
+    compare_compact(visit, event);
     if (visit->compare) {
         struct json_fault fault;
         struct json_scan scan = {.bytes = raw,

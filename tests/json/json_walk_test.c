@@ -44,38 +44,38 @@ static const char event_text[] =
     "\"a/b\":1,\"m~n\":2,\"0\":\"zeroth\",\"a key that is longer than sixteen bytes\":3,\"last\" : 1.0 }\n";
 
 static const struct wanted wanted_values[] = {
-    {"/id", JSON_STRING, TEXT("evt_1\0\xf0\x9f\x98\x80")},
-    {"/n", JSON_INTEGER, TEXT("-0")},
-    {"/big", JSON_INTEGER, TEXT("18446744073709551615")},
-    {"/small", JSON_INTEGER, TEXT("-9223372036854775808")},
-    {"/r", JSON_REAL, TEXT("1.50E+2")},
-    {"/tiny", JSON_REAL, TEXT("1e-999")},
-    {"/zero", JSON_REAL, TEXT("0e999")},
-    {"/edge", JSON_REAL, TEXT("1.7976931348623158e308")},
-    {"/t", JSON_BOOL, TEXT("true")},
-    {"/f", JSON_BOOL, TEXT("false")},
-    {"/z", JSON_NULL, TEXT("")},
-    {"/o", JSON_OBJECT, TEXT("")},
-    {"/o/id", JSON_INTEGER, TEXT("7")},
-    {"/o/o/id", JSON_STRING, TEXT("deep")},
-    {"/o/o/id/x", JSON_ABSENT, TEXT("")},
-    {"/l", JSON_ARRAY, TEXT("")},
-    {"/l/0", JSON_INTEGER, TEXT("0")},
-    {"/l/1/0", JSON_INTEGER, TEXT("10")},
-    {"/l/1/1/x", JSON_INTEGER, TEXT("11")},
-    {"/l/2", JSON_STRING, TEXT("two")},
-    {"/l/3", JSON_ABSENT, TEXT("")},
-    {"/l/-", JSON_ABSENT, TEXT("")},
-    {"/l/00", JSON_ABSENT, TEXT("")},
-    {"/e", JSON_OBJECT, TEXT("")},
-    {"/e/x", JSON_ABSENT, TEXT("")},
-    {"/", JSON_STRING, TEXT("empty")},
-    {"/a~1b", JSON_INTEGER, TEXT("1")},
-    {"/m~0n", JSON_INTEGER, TEXT("2")},
-    {"/0", JSON_STRING, TEXT("zeroth")},
-    {"/a key that is longer than sixteen bytes", JSON_INTEGER, TEXT("3")},
-    {"/a key that is longer than sixteen bytez", JSON_ABSENT, TEXT("")},
-    {"/last", JSON_REAL, TEXT("1.0")},
+    {"/id", JSON_KIND_STRING, TEXT("evt_1\0\xf0\x9f\x98\x80")},
+    {"/n", JSON_KIND_INTEGER, TEXT("-0")},
+    {"/big", JSON_KIND_INTEGER, TEXT("18446744073709551615")},
+    {"/small", JSON_KIND_INTEGER, TEXT("-9223372036854775808")},
+    {"/r", JSON_KIND_REAL, TEXT("1.50E+2")},
+    {"/tiny", JSON_KIND_REAL, TEXT("1e-999")},
+    {"/zero", JSON_KIND_REAL, TEXT("0e999")},
+    {"/edge", JSON_KIND_REAL, TEXT("1.7976931348623158e308")},
+    {"/t", JSON_KIND_BOOL, TEXT("true")},
+    {"/f", JSON_KIND_BOOL, TEXT("false")},
+    {"/z", JSON_KIND_NULL, TEXT("")},
+    {"/o", JSON_KIND_OBJECT, TEXT("")},
+    {"/o/id", JSON_KIND_INTEGER, TEXT("7")},
+    {"/o/o/id", JSON_KIND_STRING, TEXT("deep")},
+    {"/o/o/id/x", JSON_KIND_ABSENT, TEXT("")},
+    {"/l", JSON_KIND_ARRAY, TEXT("")},
+    {"/l/0", JSON_KIND_INTEGER, TEXT("0")},
+    {"/l/1/0", JSON_KIND_INTEGER, TEXT("10")},
+    {"/l/1/1/x", JSON_KIND_INTEGER, TEXT("11")},
+    {"/l/2", JSON_KIND_STRING, TEXT("two")},
+    {"/l/3", JSON_KIND_ABSENT, TEXT("")},
+    {"/l/-", JSON_KIND_ABSENT, TEXT("")},
+    {"/l/00", JSON_KIND_ABSENT, TEXT("")},
+    {"/e", JSON_KIND_OBJECT, TEXT("")},
+    {"/e/x", JSON_KIND_ABSENT, TEXT("")},
+    {"/", JSON_KIND_STRING, TEXT("empty")},
+    {"/a~1b", JSON_KIND_INTEGER, TEXT("1")},
+    {"/m~0n", JSON_KIND_INTEGER, TEXT("2")},
+    {"/0", JSON_KIND_STRING, TEXT("zeroth")},
+    {"/a key that is longer than sixteen bytes", JSON_KIND_INTEGER, TEXT("3")},
+    {"/a key that is longer than sixteen bytez", JSON_KIND_ABSENT, TEXT("")},
+    {"/last", JSON_KIND_REAL, TEXT("1.0")},
 };
 
 static void values(void **unused)
@@ -116,7 +116,7 @@ static void null_pointers(void **unused)
     assert_true(json_pointer_compile(&pointer, "/a", &err));
     const struct json_pointer *pointers[] = {NULL, pointer, NULL};
     const struct wanted wanted[] = {
-        {"", JSON_ABSENT, TEXT("")}, {"/a", JSON_INTEGER, TEXT("1")}, {"", JSON_ABSENT, TEXT("")}};
+        {"", JSON_KIND_ABSENT, TEXT("")}, {"/a", JSON_KIND_INTEGER, TEXT("1")}, {"", JSON_KIND_ABSENT, TEXT("")}};
     struct json_fault fault;
     assert_true(json_walk(parser, DOC, body, pointers, 3, compare_values, &(struct values_visit){wanted, 3}, &fault));
     json_pointer_free(pointer);
