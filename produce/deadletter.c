@@ -50,16 +50,26 @@ struct route *deadletter_route(struct lane *lane, const struct record *record)
     return route_of(lane, name, (size_t)length, true);
 }
 
+static const char *quarantine_cause(const struct record *record)
+{
+    if (record->flags & RECORD_FLAG_CONFLICT)
+        return "an event with this id and another payload was accepted before";
+    if (record->flags & RECORD_FLAG_BUSINESS_QUARANTINE)
+        return "an event with these business fields and another id was accepted before";
+    return "quarantined";
+}
+
 void deadletter_headers(rd_kafka_headers_t *headers, const struct record *record, const char *cause)
 {
     const void *value;
     size_t size;
-    // A quarantined record brings its cause; sluice-pointer, when there is one, is among its headers, too.
+    // A record that was quarantined for its content brings its cause; sluice-pointer, when there is one, is among its
+    // headers, too. What was quarantined for another event has it from its flags.
     if (cause) {
         (void)rd_kafka_header_remove(headers, "sluice-error");
         (void)rd_kafka_header_add(headers, "sluice-error", -1, cause, -1);
     } else if (rd_kafka_header_get_last(headers, "sluice-error", &value, &size) != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        (void)rd_kafka_header_add(headers, "sluice-error", -1, "quarantined", -1);
+        (void)rd_kafka_header_add(headers, "sluice-error", -1, quarantine_cause(record), -1);
     }
     if (rd_kafka_header_get_last(headers, "sluice-source", &value, &size) != RD_KAFKA_RESP_ERR_NO_ERROR)
         (void)rd_kafka_header_add(headers, "sluice-source", -1, record->source.bytes, (ssize_t)record->source.length);

@@ -27,7 +27,7 @@ static const char *decimal(char digits[20], uint64_t seq)
 static rd_kafka_headers_t *make_headers(const struct session *session, const struct message *message, size_t extra)
 {
     const struct record *record = &message->record;
-    rd_kafka_headers_t *headers = rd_kafka_headers_new(4 + record->header_count + extra);
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(5 + record->header_count + extra);
     char digits[20];
     const char *seq = decimal(digits, message->seq);
     ADD(headers, "sluice-stream", session->stream, strlen(session->stream));
@@ -38,6 +38,8 @@ static rd_kafka_headers_t *make_headers(const struct session *session, const str
     struct record_header_field field;
     while (record_header_next(&in, &field))
         add(headers, field.name.bytes, field.name.length, field.value.bytes, field.value.length);
+    if (record->flags & RECORD_FLAG_BUSINESS_DUPLICATE)
+        ADD(headers, "sluice-business-duplicate", "true", 4);
     return headers;
 }
 

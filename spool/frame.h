@@ -114,9 +114,21 @@ struct record_header_field { // a Kafka header; sluice-stream, -seq, -node and e
 };
 enum { RECORD_HEADERS_MAX = 64 };
 
+// What the gateway found when it looked the event up; said in Kafka. Values are the bits on disk.
+enum record_flags {
+    RECORD_FLAG_BUSINESS_DUPLICATE = 4,   // its business fields were accepted before under another event id: a header
+    RECORD_FLAG_CONFLICT = 8,             // quarantined: its id was accepted before with another payload
+    RECORD_FLAG_BUSINESS_QUARANTINE = 16, // quarantined: its business fields were accepted under another event id
+};
+enum { RECORD_HASH_BYTES = 16 };
+
 struct record {
     enum record_kind kind;
-    uint8_t id_hash[16]; // of (source, event_id), keyed; zero in streams of version 1.0, which does not deduplicate
+    uint8_t flags;                      // of enum record_flags
+    uint8_t id_hash[RECORD_HASH_BYTES]; // of (source, event_id), keyed; zero where nothing is deduplicated
+    uint64_t payload_hash;              // keyed, of the payload's JSON tokens; 0 where nothing is deduplicated
+    bool has_business_hash;
+    uint8_t business_hash[RECORD_HASH_BYTES]; // keyed, of the business fields; zero without
     int64_t received_wall_ns;
     uint32_t payload_crc; // CRC32C, taken when the bytes came in
     struct sl_span source, lane, topic, event_id;
@@ -142,6 +154,19 @@ bool record_append(struct record_buffer *buffer, const struct record *record, co
 void record_buffer_free(struct record_buffer *buffer);
 // Cuts back to an earlier length and count: how a request that fails in the middle leaves no trace.
 void record_buffer_cut(struct record_buffer *buffer, size_t length, uint32_t count);
+
+// What is found out about a record after it was encoded. `offset` is where it begins: buffer->length before its
+// record_append.
+// Where the next record begins; buffer->length behind the last one.
+size_t record_buffer_after(const struct record_buffer *buffer, size_t offset);
+// Replaces kind and flags (of enum record_flags) and, unless it is NULL, the id's hash.
+void record_buffer_mark(struct record_buffer *buffer, size_t offset, enum record_kind kind, unsigned flags,
+                        const uint8_t id_hash[RECORD_HASH_BYTES]);
+// Marks a record as dropped: record_buffer_compact must follow before anybody reads or stores the buffer.
+void record_buffer_drop(struct record_buffer *buffer, size_t offset);
+// Takes the dropped records out, from the one at `from` to the end, in one pass; length and count are put right, and
+// later records move forward. Returns how many went. Nothing is allocated.
+uint32_t record_buffer_compact(struct record_buffer *buffer, size_t from);
 
 // Takes the next record from a body. False at the end (reader->failed false) and on malformed bytes (reader->failed
 // true).

@@ -272,6 +272,34 @@ static void test_quarantined(void **state)
     end(stand);
 }
 
+// What was found when the event was looked up goes to Kafka: as a header, or as the cause of its quarantine.
+static void test_flags(void **state)
+{
+    (void)state;
+    struct stand *stand = begin(one_topic, 0);
+    rd_kafka_mock_topic_create(stand->cluster, "events.dlq", 4, 3);
+    stand_append_flagged(stand, 0, RECORD_EVENT, 0);
+    stand_append_flagged(stand, 0, RECORD_EVENT, RECORD_FLAG_BUSINESS_DUPLICATE);
+    stand_append_flagged(stand, 0, RECORD_QUARANTINED, RECORD_FLAG_CONFLICT);
+    stand_append_flagged(stand, 0, RECORD_QUARANTINED, RECORD_FLAG_BUSINESS_QUARANTINE);
+    stand_start(stand);
+    stand_await_drained(stand);
+    size_t count;
+    struct read_record *records = stand_read(stand, "events", &count);
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(records[i].business_duplicate, records[i].seq == 2 ? "true" : "");
+    free(records);
+    struct read_record *dead = stand_read(stand, "events.dlq", &count);
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(
+            dead[i].error, dead[i].seq == 3 ? "an event with this id and another payload was accepted before"
+                                            : "an event with these business fields and another id was accepted before");
+    free(dead);
+    end(stand);
+}
+
 static void test_topic_in_trouble(void **state)
 {
     (void)state;
@@ -490,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_record_is_refused),
         cmocka_unit_test(test_changed_payload_is_refused),
         cmocka_unit_test(test_quarantined),
+        cmocka_unit_test(test_flags),
         cmocka_unit_test(test_topic_in_trouble),
         cmocka_unit_test(test_rival),
         cmocka_unit_test(test_restarts),

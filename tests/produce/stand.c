@@ -143,7 +143,7 @@ static void submit(struct stand *stand, struct spool_batch *batch)
     }
 }
 
-static void add(struct stand *stand, struct spool_batch *batch, size_t topic, enum record_kind kind,
+static void add(struct stand *stand, struct spool_batch *batch, size_t topic, enum record_kind kind, uint8_t flags,
                 const void *payload, size_t length, uint32_t crc)
 {
     char id[32], key[32];
@@ -151,6 +151,7 @@ static void add(struct stand *stand, struct spool_batch *batch, size_t topic, en
     snprintf(key, sizeof(key), "k-%llu", (unsigned long long)(stand->appended % 17));
     stand->appended++;
     struct record record = {.kind = kind,
+                            .flags = flags,
                             .received_wall_ns = sl_wall_ns(),
                             .payload_crc = crc,
                             .source = sl_span_of("payments"),
@@ -162,7 +163,7 @@ static void add(struct stand *stand, struct spool_batch *batch, size_t topic, en
                             .payload = {.bytes = payload, .length = length}};
     struct record_header_field fields[] = {{sl_span_of("content-type"), sl_span_of("application/json")},
                                            {sl_span_of("sluice-error"), sl_span_of("no amount")}};
-    assert_true(record_append(&batch->records, &record, fields, kind == RECORD_QUARANTINED ? 2 : 1));
+    assert_true(record_append(&batch->records, &record, fields, kind == RECORD_QUARANTINED && flags == 0 ? 2 : 1));
     batch->lane_counts[spool_lane_index(stand->spool, stand->topics[topic].lane)]++;
 }
 
@@ -174,7 +175,7 @@ void stand_append(struct stand *stand, uint32_t count)
         char payload[200];
         int length = snprintf(payload, sizeof(payload), "{\"n\":%llu,\"pad\":\"%0100d\"}",
                               (unsigned long long)stand->appended, 7);
-        add(stand, batch, i % stand->topic_count, RECORD_EVENT, payload, (size_t)length,
+        add(stand, batch, i % stand->topic_count, RECORD_EVENT, 0, payload, (size_t)length,
             sl_crc32c(payload, (size_t)length));
     }
     submit(stand, batch);
@@ -185,7 +186,15 @@ void stand_append_record(struct stand *stand, size_t topic, enum record_kind kin
 {
     struct spool_batch *batch = calloc(1, sizeof(*batch));
     assert_non_null(batch);
-    add(stand, batch, topic, kind, payload, length, crc);
+    add(stand, batch, topic, kind, 0, payload, length, crc);
+    submit(stand, batch);
+}
+
+void stand_append_flagged(struct stand *stand, size_t topic, enum record_kind kind, uint8_t flags)
+{
+    struct spool_batch *batch = calloc(1, sizeof(*batch));
+    assert_non_null(batch);
+    add(stand, batch, topic, kind, flags, "{}", 2, sl_crc32c("{}", 2));
     submit(stand, batch);
 }
 
@@ -268,6 +277,7 @@ static void take_record(const rd_kafka_message_t *message, struct read_record *r
     take_header(headers, "sluice-stream", record->stream, sizeof(record->stream));
     take_header(headers, "sluice-seq", seq, sizeof(seq));
     take_header(headers, "sluice-error", record->error, sizeof(record->error));
+    take_header(headers, "sluice-business-duplicate", record->business_duplicate, sizeof(record->business_duplicate));
     take_header(headers, "sluice-source", record->source, sizeof(record->source));
     take_header(headers, "event_id", record->event_id, sizeof(record->event_id));
     record->seq = strtoull(seq, NULL, 10);

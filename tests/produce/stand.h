@@ -42,6 +42,7 @@ struct read_record {
     uint64_t seq;
     char error[100]; // sluice-error
     char source[64]; // sluice-source
+    char business_duplicate[8];
     char event_id[64];
     size_t length;
     bool has_key;
@@ -60,6 +61,8 @@ void stand_append(struct stand *stand, uint32_t count);
 // One record, as given but for source, lane (of the topic), times.
 void stand_append_record(struct stand *stand, size_t topic, enum record_kind kind, const void *payload, size_t length,
                          uint32_t crc);
+// One record with flags of enum record_flags; a quarantined one brings no cause of its own then.
+void stand_append_flagged(struct stand *stand, size_t topic, enum record_kind kind, uint8_t flags);
 struct produce_lane_status stand_lane(const struct stand *stand, const char *lane);
 void stand_await_drained(struct stand *stand);
 void stand_await_state(struct stand *stand, const char *lane, enum produce_lane_state state);

@@ -181,7 +181,9 @@ static void body_checksum_depends_on_the_segment(void **state)
 static struct record sample_record(void)
 {
     return (struct record){.kind = RECORD_QUARANTINED,
+                           .flags = RECORD_FLAG_CONFLICT,
                            .id_hash = {1, 2, 3},
+                           .payload_hash = UINT64_C(0x8877665544332211),
                            .received_wall_ns = 1234567890123,
                            .payload_crc = 77,
                            .source = sl_span_of("payments"),
@@ -209,12 +211,18 @@ static void record_round_trip(void **state)
     assert_true(record_append(&buffer, &in, fields, 2));
     in.has_key = false;
     in.kind = RECORD_EVENT;
+    in.flags = RECORD_FLAG_BUSINESS_DUPLICATE;
+    in.has_business_hash = true;
+    memset(in.business_hash, 0xb5, sizeof(in.business_hash));
     assert_true(record_append(&buffer, &in, NULL, 0));
     assert_int_equal(buffer.count, 2);
 
     struct sl_reader reader = sl_reader_of(buffer.bytes, buffer.length);
     assert_true(record_next(&reader, &out));
     assert_int_equal(out.kind, RECORD_QUARANTINED);
+    assert_int_equal(out.flags, RECORD_FLAG_CONFLICT);
+    assert_true(out.payload_hash == in.payload_hash);
+    assert_false(out.has_business_hash);
     assert_int_equal(out.received_wall_ns, in.received_wall_ns);
     assert_int_equal(out.payload_crc, 77);
     assert_memory_equal(out.id_hash, in.id_hash, sizeof(in.id_hash));
@@ -239,6 +247,10 @@ static void record_round_trip(void **state)
 
     assert_true(record_next(&reader, &out));
     assert_int_equal(out.kind, RECORD_EVENT);
+    assert_int_equal(out.flags, RECORD_FLAG_BUSINESS_DUPLICATE);
+    assert_true(out.has_business_hash);
+    assert_memory_equal(out.business_hash, in.business_hash, sizeof(in.business_hash));
+    assert_span(out.source, "payments");
     assert_false(out.has_key);
     assert_false(record_next(&reader, &out));
     assert_false(reader.failed);
@@ -292,12 +304,105 @@ static void record_limits_leave_nothing_behind(void **state)
     record_buffer_free(&buffer);
 }
 
+static void record_marks(void **state)
+{
+    (void)state;
+    struct record_buffer buffer = {0};
+    struct record in = sample_record(), out;
+    in.has_business_hash = true;
+    memset(in.business_hash, 0xb5, sizeof(in.business_hash));
+    in.flags = RECORD_FLAG_BUSINESS_DUPLICATE;
+    in.kind = RECORD_EVENT;
+    assert_true(record_append(&buffer, &in, NULL, 0));
+    size_t second = buffer.length;
+    assert_true(record_append(&buffer, &in, NULL, 0));
+    assert_int_equal(record_buffer_after(&buffer, 0), second);
+    assert_int_equal(record_buffer_after(&buffer, second), buffer.length);
+    const uint8_t other[RECORD_HASH_BYTES] = {9, 8, 7};
+    record_buffer_mark(&buffer, 0, RECORD_EVENT, 0, NULL);
+    record_buffer_mark(&buffer, second, RECORD_QUARANTINED, RECORD_FLAG_CONFLICT, other);
+    struct sl_reader reader = sl_reader_of(buffer.bytes, buffer.length);
+    assert_true(record_next(&reader, &out));
+    assert_int_equal(out.flags, 0);
+    assert_memory_equal(out.id_hash, in.id_hash, sizeof(in.id_hash));
+    for (int i = 0; i < 2; i++) { // what was not marked is as it was, in both
+        assert_true(out.has_key && out.has_business_hash);
+        assert_true(out.payload_hash == in.payload_hash && out.payload_crc == in.payload_crc);
+        assert_memory_equal(out.business_hash, in.business_hash, sizeof(in.business_hash));
+        assert_span(out.event_id, "id-1");
+        assert_span(out.payload, "{\"a\":1}");
+        if (i == 0)
+            assert_true(record_next(&reader, &out));
+    }
+    assert_int_equal(out.kind, RECORD_QUARANTINED);
+    assert_int_equal(out.flags, RECORD_FLAG_CONFLICT);
+    assert_memory_equal(out.id_hash, other, sizeof(other));
+    assert_false(record_next(&reader, &out));
+    assert_false(reader.failed);
+    record_buffer_free(&buffer);
+}
+
+// Every subset of six records of different sizes, behind one that is not looked at.
+static void record_drops(void **state)
+{
+    (void)state;
+    enum { RECORDS = 6 };
+    static const char text[] = "0123456789abcdef";
+    for (unsigned subset = 0; subset < 1U << RECORDS; subset++) {
+        struct record_buffer buffer = {0};
+        struct record record = sample_record();
+        assert_true(record_append(&buffer, &record, NULL, 0));
+        size_t from = buffer.length, offsets[RECORDS];
+        for (unsigned i = 0; i < RECORDS; i++) {
+            record.payload = (struct sl_span){text, 2 * i};
+            record.payload_crc = i;
+            offsets[i] = buffer.length;
+            assert_true(record_append(&buffer, &record, NULL, 0));
+        }
+        for (unsigned i = 0; i < RECORDS; i++)
+            if (subset & 1U << i)
+                record_buffer_drop(&buffer, offsets[i]);
+        unsigned dropped = (unsigned)__builtin_popcount(subset);
+        assert_int_equal(record_buffer_compact(&buffer, from), dropped);
+        assert_int_equal(buffer.count, 1 + RECORDS - dropped);
+        struct sl_reader reader = sl_reader_of(buffer.bytes, buffer.length);
+        assert_true(record_next(&reader, &record));
+        assert_int_equal(record.payload_crc, 77);
+        for (unsigned i = 0; i < RECORDS; i++) {
+            if (subset & 1U << i)
+                continue;
+            assert_true(record_next(&reader, &record));
+            assert_int_equal(record.payload_crc, i);
+            assert_int_equal(record.payload.length, 2 * i);
+            assert_memory_equal(record.payload.bytes, text, 2 * i);
+        }
+        assert_false(record_next(&reader, &record));
+        assert_false(reader.failed);
+        record_buffer_free(&buffer);
+    }
+}
+
+// A record that was dropped and is stored all the same is not taken for one.
+static void record_dropped_does_not_read(void **state)
+{
+    (void)state;
+    struct record_buffer buffer = {0};
+    struct record record = sample_record();
+    assert_true(record_append(&buffer, &record, NULL, 0));
+    record_buffer_drop(&buffer, 0);
+    struct sl_reader reader = sl_reader_of(buffer.bytes, buffer.length);
+    assert_false(record_next(&reader, &record));
+    assert_true(reader.failed);
+    record_buffer_free(&buffer);
+}
+
 // Malformed bytes end a walk with reader->failed, whatever they are, and never read beyond the buffer (ASan looks).
 static void record_walk_survives_any_damage(void **state)
 {
     (void)state;
     struct record_buffer buffer = {0};
     struct record record = sample_record();
+    record.has_business_hash = true;
     struct record_header_field field = {sl_span_of("h"), sl_span_of("v")};
     assert_true(record_append(&buffer, &record, &field, 1));
     assert_true(record_append(&buffer, &record, &field, 1));
@@ -345,6 +450,9 @@ int main(void)
         cmocka_unit_test(body_checksum_depends_on_the_segment),
         cmocka_unit_test(record_round_trip),
         cmocka_unit_test(record_limits_leave_nothing_behind),
+        cmocka_unit_test(record_marks),
+        cmocka_unit_test(record_drops),
+        cmocka_unit_test(record_dropped_does_not_read),
         cmocka_unit_test(record_walk_survives_any_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

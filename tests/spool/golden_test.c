@@ -26,7 +26,11 @@ static void add(struct stream_log *log, uint32_t count, size_t payload_bytes, in
                                                  {sl_span_of("traceparent"), sl_span_of("")}};
     for (uint32_t i = 0; i < count; i++) {
         struct record record = {.kind = i % 2 == 0 ? RECORD_EVENT : RECORD_QUARANTINED,
+                                .flags = i % 2 == 0 ? RECORD_FLAG_BUSINESS_DUPLICATE : RECORD_FLAG_CONFLICT,
                                 .id_hash = {1, 2, 3, 4},
+                                .payload_hash = UINT64_C(0x1122334455667788) + i,
+                                .has_business_hash = i % 2 == 0,
+                                .business_hash = {5, 6, 7, 8},
                                 .received_wall_ns = wall_ns,
                                 .payload_crc = 0x12345678,
                                 .source = sl_span_of("payments"),
