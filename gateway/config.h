@@ -17,12 +17,19 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { CONFIG_NAME_MAX = 63, CONFIG_LANES_MAX = 16, CONFIG_ID_PARTS_MAX = 8, CONFIG_SOURCES_MAX = 4096 };
+enum { CONFIG_NAME_MAX = 63, CONFIG_LANES_MAX = 16, CONFIG_SOURCES_MAX = 4096 };
+// Parts of an event_id and fields of a business key: so many of each, and so many together (one walk of an event picks
+// them all).
+enum { CONFIG_ID_PARTS_MAX = 8, CONFIG_BUSINESS_FIELDS_MAX = 8, CONFIG_PICKED_MAX = 14 };
 
 struct json_pointer; // gateway/json.h
 
 enum ack_level { ACK_DISK, ACK_AZ2, ACK_KAFKA }; // order of CONTRACT.md, not of strength
 enum config_priority { PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW };
+// The same id with another payload.
+enum config_on_conflict { CONFLICT_REJECT, CONFLICT_QUARANTINE };
+// The same business fields under another id.
+enum config_on_business { BUSINESS_FLAG, BUSINESS_QUARANTINE, BUSINESS_DROP };
 
 // Where an event_id (or a part of it) comes from.
 struct config_id_part {
@@ -43,6 +50,10 @@ struct config_source {
     enum ack_level ack;        // the source's own or ha.ack
     int64_t ack_timeout_ns;    // the source's own or ha.ack_timeout
     enum config_priority priority;
+    enum config_on_conflict on_conflict;
+    struct json_pointer *business_fields[CONFIG_BUSINESS_FIELDS_MAX];
+    size_t business_field_count; // 0: no business key
+    enum config_on_business on_business;
 };
 
 struct config_property { // of kafka.properties, in file order
@@ -81,9 +92,11 @@ struct config {
         uint32_t prepared;      // segments kept ready; default 2
     } spool;
     struct {
-        int64_t window_ns; // 0 = off
+        int64_t window_ns; // 0 = off, else ≥ 1 s
         uint64_t memory_bytes;
-    } dedupe; // accepted and warned about until this version has it
+        const char *key_file; // absolute; NULL: dedupe.key in spool.dir
+        int64_t snapshot_every_ns;
+    } dedupe;
     struct {
         enum ack_level ack; // disk without peers
         int64_t ack_timeout_ns;

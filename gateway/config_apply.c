@@ -235,6 +235,24 @@ void config_apply_event_id(const struct config_place *place, const struct config
         add_id_part(place, part);
 }
 
+static void apply_fields(const struct config_place *place, const struct config_node *node)
+{
+    struct config_source *source = place->base;
+    bool list = node->kind == CONFIG_LIST;
+    size_t count = list ? node->count : 1;
+    if (count == 0 || count > CONFIG_BUSINESS_FIELDS_MAX) {
+        config_error(place->load, place->file, node->line, "%s must name 1 to %d fields, names %zu", place->key->path,
+                     (int)CONFIG_BUSINESS_FIELDS_MAX, count);
+        return;
+    }
+    for (const struct config_node *one = list ? node->first : node; one != NULL; one = list ? one->next : NULL) {
+        struct config_scalar value;
+        struct json_pointer *pointer = scalar(place, one, &value) ? pointer_of(place, one, &value) : NULL;
+        if (pointer != NULL)
+            source->business_fields[source->business_field_count++] = pointer;
+    }
+}
+
 // An address in the form http.h takes, in the config's arena; NULL after a problem.
 static const char *address_of(const struct config_place *place, const struct config_node *node,
                               const struct config_scalar *value, size_t length)
@@ -344,21 +362,14 @@ static void apply_unsupported(const struct config_place *place, const struct con
 void config_apply(const struct config_place *place, const struct config_node *node)
 {
     static void (*const by_kind[])(const struct config_place *, const struct config_node *) = {
-        [CONFIG_KIND_NAME] = apply_name,
-        [CONFIG_KIND_TOPIC] = apply_topic,
-        [CONFIG_KIND_DIRECTORY] = apply_path,
-        [CONFIG_KIND_FILE] = apply_path,
-        [CONFIG_KIND_ADMIN] = apply_admin,
-        [CONFIG_KIND_LISTENERS] = config_apply_listeners,
-        [CONFIG_KIND_BROKERS] = apply_brokers,
-        [CONFIG_KIND_PROPERTIES] = config_apply_properties,
-        [CONFIG_KIND_SIZE] = apply_number,
-        [CONFIG_KIND_COUNT] = apply_number,
-        [CONFIG_KIND_DURATION] = apply_number,
-        [CONFIG_KIND_WORD] = apply_word,
-        [CONFIG_KIND_POINTER] = apply_pointer,
-        [CONFIG_KIND_EVENT_ID] = config_apply_event_id,
-        [CONFIG_KIND_UNSUPPORTED] = apply_unsupported,
+        [CONFIG_KIND_NAME] = apply_name,       [CONFIG_KIND_TOPIC] = apply_topic,
+        [CONFIG_KIND_DIRECTORY] = apply_path,  [CONFIG_KIND_FILE] = apply_path,
+        [CONFIG_KIND_ADMIN] = apply_admin,     [CONFIG_KIND_LISTENERS] = config_apply_listeners,
+        [CONFIG_KIND_BROKERS] = apply_brokers, [CONFIG_KIND_PROPERTIES] = config_apply_properties,
+        [CONFIG_KIND_SIZE] = apply_number,     [CONFIG_KIND_COUNT] = apply_number,
+        [CONFIG_KIND_DURATION] = apply_number, [CONFIG_KIND_WORD] = apply_word,
+        [CONFIG_KIND_POINTER] = apply_pointer, [CONFIG_KIND_EVENT_ID] = config_apply_event_id,
+        [CONFIG_KIND_FIELDS] = apply_fields,   [CONFIG_KIND_UNSUPPORTED] = apply_unsupported,
     };
     by_kind[place->key->kind](place, node);
 }

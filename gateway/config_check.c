@@ -1,4 +1,5 @@
 // What concerns more than one key. Values that were wrong on their own have their defaults here.
+#include "base/clock.h"
 #include "gateway/config_internal.h"
 
 #include <stdlib.h>
@@ -120,16 +121,12 @@ static void check_event_size(const struct check *check)
 
 static void check_dedupe(const struct check *check)
 {
-    static const char *const keys[] = {"dedupe.window", "dedupe.memory", "dedupe.key_file"};
-    int line = 0;
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        int given = config_was_given(check->lines, keys[i]) ? config_line_of(check->lines, keys[i], NULL) : 0;
-        if (given != 0 && (line == 0 || given < line))
-            line = given;
-    }
-    if (line != 0 && check->config->dedupe.window_ns != 0)
-        config_warn(check->load, check->lines->file, line,
-                    "dedupe: accepted, but this version does not deduplicate (window: 0 says that this is known)");
+    const struct config *config = check->config;
+    if (config->dedupe.window_ns == 0)
+        return;
+    if (config->dedupe.window_ns < SL_NS_PER_S)
+        config_error(check->load, check->lines->file, config_line_of(check->lines, "dedupe.window", NULL),
+                     "dedupe.window must be 0 (off) or at least 1s");
 }
 
 void config_check(struct config_load *load, const struct config_lines *lines)

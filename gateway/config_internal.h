@@ -157,6 +157,7 @@ enum config_kind {
     CONFIG_KIND_WORD,        // integer of `width` bytes (enum, bool), one of `words`
     CONFIG_KIND_POINTER,     // struct json_pointer *
     CONFIG_KIND_EVENT_ID,    // id_parts
+    CONFIG_KIND_FIELDS,      // business_fields
     CONFIG_KIND_UNSUPPORTED, // refused, unless it is exactly `harmless`
 };
 

@@ -115,6 +115,7 @@ static bool keep_value(const struct keep *keep, const struct config_key *key)
         return keep_properties(keep);
     case CONFIG_KIND_POINTER:
     case CONFIG_KIND_EVENT_ID:
+    case CONFIG_KIND_FIELDS:
     case CONFIG_KIND_UNSUPPORTED:
         break;
     }

@@ -31,6 +31,10 @@ static const struct config_word truth_words[] = {{"true", true, false},
 static const struct config_word priority_words[] = {
     {"high", PRIORITY_HIGH, false}, {"normal", PRIORITY_NORMAL, false}, {"low", PRIORITY_LOW, false}, {0}};
 static const struct config_word invalid_words[] = {{"reject", 0, false}, {"quarantine", 1, true}, {0}};
+static const struct config_word conflict_words[] = {
+    {"reject", CONFLICT_REJECT, false}, {"quarantine", CONFLICT_QUARANTINE, false}, {0}};
+static const struct config_word business_words[] = {
+    {"flag", BUSINESS_FLAG, false}, {"quarantine", BUSINESS_QUARANTINE, false}, {"drop", BUSINESS_DROP, false}, {0}};
 static const struct config_word drift_words[] = {
     {"accept", 0, false}, {"quarantine", 1, true}, {"reject", 2, true}, {0}};
 
@@ -72,7 +76,10 @@ static const struct config_key main_keys[] = {
     {.path = "dedupe.window", .kind = CONFIG_KIND_DURATION, IN(dedupe.window_ns), .most = 30 * DAY, .fallback = "24h"},
     {.path = "dedupe.memory", .kind = CONFIG_KIND_SIZE, IN(dedupe.memory_bytes), .least = MIB, .most = TIB,
      .fallback = "1GiB"},
-    {.path = "dedupe.key_file", .kind = CONFIG_KIND_DIRECTORY},
+    {.path = "dedupe.key_file", .kind = CONFIG_KIND_DIRECTORY, IN(dedupe.key_file),
+     .computed = "dedupe.key in spool.dir"},
+    {.path = "dedupe.snapshot_every", .kind = CONFIG_KIND_DURATION, IN(dedupe.snapshot_every_ns), .least = SECOND,
+     .most = DAY, .fallback = "10m"},
 
     {.path = "ha.ack", .kind = CONFIG_KIND_WORD, IN(ha.ack), .words = ack_words, .fallback = "disk"},
     {.path = "ha.ack_timeout", .kind = CONFIG_KIND_DURATION, IN(ha.ack_timeout_ns), .least = 10 * MS,
@@ -149,8 +156,11 @@ static const struct config_key source_keys[] = {
     {.path = "schema", .kind = CONFIG_KIND_UNSUPPORTED, .reload = true},
     {.path = "on_invalid", .kind = CONFIG_KIND_WORD, .words = invalid_words, .fallback = "reject", .reload = true},
     {.path = "on_drift", .kind = CONFIG_KIND_WORD, .words = drift_words, .fallback = "accept", .reload = true},
-    {.path = "on_conflict", .kind = CONFIG_KIND_WORD, .words = invalid_words, .fallback = "reject", .reload = true},
-    {.path = "business_key", .kind = CONFIG_KIND_UNSUPPORTED, .reload = true},
+    {.path = "on_conflict", .kind = CONFIG_KIND_WORD, OF(on_conflict), .words = conflict_words, .fallback = "reject",
+     .reload = true},
+    {.path = "business_key.fields", .kind = CONFIG_KIND_FIELDS, OF(business_fields), .reload = true},
+    {.path = "business_key.on_duplicate", .kind = CONFIG_KIND_WORD, OF(on_business), .words = business_words,
+     .fallback = "flag", .reload = true},
     {.path = "protect", .kind = CONFIG_KIND_UNSUPPORTED, .reload = true},
     {.path = "quota", .kind = CONFIG_KIND_UNSUPPORTED, .reload = true},
     {.path = "priority", .kind = CONFIG_KIND_WORD, OF(priority), .words = priority_words, .fallback = "normal",

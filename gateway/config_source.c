@@ -77,6 +77,20 @@ static bool list_files(struct sources *sources, const char ***names, size_t *cou
     return fits;
 }
 
+static void check_business_key(struct config_load *load, const struct config_lines *lines,
+                               const struct config_source *source)
+{
+    int line = config_line_of(lines, "business_key.fields", "business_key.on_duplicate");
+    if (config_was_given(lines, "business_key.on_duplicate") && !config_was_given(lines, "business_key.fields"))
+        config_error(load, lines->file, line,
+                     "business_key.on_duplicate needs business_key.fields: a list of JSON Pointers");
+    if (source->id_part_count + source->business_field_count > CONFIG_PICKED_MAX)
+        config_error(load, lines->file, line, "event_id and business_key.fields together name %zu fields, over %d",
+                     source->id_part_count + source->business_field_count, (int)CONFIG_PICKED_MAX);
+    if (source->business_field_count > 0 && load->owner->config.dedupe.window_ns == 0)
+        config_warn(load, lines->file, line, "business_key has no effect: dedupe.window is 0");
+}
+
 static void load_source(struct sources *sources, const char *name)
 {
     struct config_load *load = sources->load;
@@ -91,6 +105,7 @@ static void load_source(struct sources *sources, const char *name)
     struct config_lines lines;
     config_walk(load, &config_schema_source, file, root, source, &lines);
     source->file = config_copy(&owner->arena, file->shown, strlen(file->shown));
+    check_business_key(load, &lines, source);
     if (!config_was_given(&lines, "ack"))
         source->ack = owner->config.ha.ack;
     if (!config_was_given(&lines, "ack_timeout"))

@@ -59,6 +59,10 @@ static void print_source(const struct config_source *source)
     text("  ack", ack_level_word(source->ack));
     number("  ack_timeout_ns", (uint64_t)source->ack_timeout_ns);
     number("  priority", (uint64_t)source->priority);
+    number("  on_conflict", (uint64_t)source->on_conflict);
+    for (size_t i = 0; i < source->business_field_count; i++)
+        printf("  business_key field = %s\n", json_pointer_text(source->business_fields[i]));
+    number("  on_business", (uint64_t)source->on_business);
 }
 
 static void print_kafka(const struct config *config)
@@ -107,6 +111,8 @@ static void print_config(const struct config *config)
     number("spool.prepared", config->spool.prepared);
     number("dedupe.window_ns", (uint64_t)config->dedupe.window_ns);
     number("dedupe.memory_bytes", config->dedupe.memory_bytes);
+    text("dedupe.key_file", config->dedupe.key_file);
+    number("dedupe.snapshot_every_ns", (uint64_t)config->dedupe.snapshot_every_ns);
     text("ha.ack", ack_level_word(config->ha.ack));
     number("ha.ack_timeout_ns", (uint64_t)config->ha.ack_timeout_ns);
     number("log.json", config->log.json);
