@@ -237,6 +237,8 @@ static void publish(struct spool *spool, const struct frame_header *frame, int c
         count_batch(stream, batch);
     }
     stream->end_seq = seq - 1;
+    if (writer->log.written != NULL)
+        recent_add(&spool->recent, writer->log.written);
     atomic_fetch_add_explicit(&spool->pending_bytes, frame_size(frame->body_length), memory_order_relaxed);
     wake_readers(spool);
     publish_rooms(spool);

@@ -10,6 +10,7 @@ enum {
     POOL_SLOTS = 8,
     POOL_BYTES_MAX = 16 << 20, // kept when nobody uses them
     CAPACITY_MIN = 16 << 10,
+    ALIGNMENT = SPOOL_BLOCK, // of a frame's first byte in memory, for writes past the page cache
 };
 
 struct frame_pool {
@@ -20,14 +21,16 @@ struct frame_pool {
     bool closed;                     // mutex; nothing is kept any more
 };
 
-struct pooled {
+struct pooled {               // fits into the block before its bytes
     struct spool_frame frame; // first: a spool_frame * is a pooled *
     uint32_t magic;
     _Atomic unsigned references;
     struct frame_pool *pool;
-    size_t capacity;
-    uint8_t bytes[];
+    size_t capacity; // of a body
+    uint8_t *bytes;  // where a body goes; the frame's header may stand before it, at an aligned address
 };
+
+_Static_assert(sizeof(struct pooled) <= ALIGNMENT, "the administration of a frame fits before it");
 
 static struct pooled *pooled_of(struct spool_frame *frame)
 {
@@ -94,10 +97,12 @@ struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length)
         size_t capacity = CAPACITY_MIN;
         while (capacity < length)
             capacity *= 2;
-        pooled = malloc(sizeof(*pooled) + capacity);
+        // One block in front for the administration, and one behind the header for a body that is as long as can be.
+        pooled = aligned_alloc(ALIGNMENT, capacity + 2 * (size_t)ALIGNMENT);
         if (pooled == NULL)
             return NULL;
         pooled->capacity = capacity;
+        pooled->bytes = (uint8_t *)pooled + ALIGNMENT + FRAME_HEADER_BYTES;
         pooled->magic = FRAME_MAGIC;
         pooled->pool = pool;
     }
@@ -110,6 +115,11 @@ struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length)
 uint8_t *frame_bytes(struct spool_frame *frame)
 {
     return pooled_of(frame)->bytes;
+}
+
+uint8_t *frame_image(struct spool_frame *frame)
+{
+    return pooled_of(frame)->bytes - FRAME_HEADER_BYTES;
 }
 
 struct spool_frame *spool_frame_retain(struct spool_frame *frame)

@@ -28,6 +28,9 @@ enum {
     INDEX_STEP_BYTES = 1 << 20,
     LARGE_FRAME_BYTES = 256 << 10, // mean of a second, from which on segments are handed over unzeroed
     LARGE_FRAMES_MIN = 16,         // in that second
+    // Frames from this size on are put together in memory and written past the page cache: a page that the cache has to
+    // fetch first costs more than the write (docs/performance.md). Smaller ones cost the same either way.
+    DIRECT_FRAME_BYTES = 128 << 10,
     CHECKPOINTS = 64,
 };
 #define INDEX_STEP_NS SL_NS_PER_S
@@ -108,6 +111,25 @@ void frame_pool_release(struct frame_pool *pool);
 // A frame with room for `length` bytes of body and one reference. NULL: out of memory.
 struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length);
 uint8_t *frame_bytes(struct spool_frame *frame);
+// Where its header would stand before the body: an address that is a multiple of SPOOL_BLOCK, with room for header,
+// body and padding.
+uint8_t *frame_image(struct spool_frame *frame);
+
+// The last large frames of the stream being written, so that a drain that follows closely takes them from memory: they
+// went to the disk past the page cache. All with spool->mutex.
+enum { RECENT_FRAMES = 128, RECENT_BYTES = 32 << 20 };
+struct recent {
+    struct {
+        struct spool_frame *frame;
+        bool taken; // by a reader
+    } ring[RECENT_FRAMES];
+    size_t first, count, bytes;
+    bool followed; // a reader is close behind: frames are kept for it
+};
+void recent_add(struct recent *recent, struct spool_frame *frame); // takes a reference of its own, or does not
+struct spool_frame *recent_find(struct recent *recent, uint64_t first_seq,
+                                uint64_t offset); // for the caller to release
+void recent_clear(struct recent *recent);
 
 // ---- the spool
 
@@ -152,6 +174,7 @@ struct spool {
     pthread_cond_t published;              // with mutex; a waiting reader: new frames, or a wake
     pthread_cond_t keeper_wanted;          // with mutex
     uint64_t publications;                 // mutex; frames, seals and segments made visible
+    struct recent recent;                  // mutex
     struct stream *streams, *current;      // mutex (the list only grows; `current` is constant)
     struct ready_segment ready[READY_MAX]; // mutex
     size_t ready_count;                    // mutex

@@ -90,6 +90,14 @@ static bool wait_published(struct spool_reader *reader, uint64_t seen, const str
     return news;
 }
 
+// It has all that there is: large frames are kept in memory for it from now on.
+static void follow(struct spool_reader *reader)
+{
+    pthread_mutex_lock(&reader->spool->mutex);
+    reader->spool->recent.followed |= reader->stream->current;
+    pthread_mutex_unlock(&reader->spool->mutex);
+}
+
 static uint64_t publications(struct spool *spool)
 {
     pthread_mutex_lock(&spool->mutex);
@@ -126,6 +134,7 @@ enum spool_read spool_reader_next(struct spool_reader *reader, int64_t timeout_n
         case SCAN_SEAL:
             break;
         case SCAN_WAIT:
+            follow(reader);
             if (timeout_ns <= 0 || !wait_published(reader, seen, &until))
                 return SPOOL_READ_WAIT;
             break;

@@ -83,6 +83,9 @@ struct scan_segment {
 struct scan_source {
     // The first segment with first_seq ≥ at_least. False: there is none.
     bool (*segment)(void *user, uint64_t at_least, struct scan_segment *out);
+    // The frame that stands there, verified, for the scanner to release; NULL: it is to be read from its file. May be
+    // NULL itself. Asked for streams that are being written.
+    struct spool_frame *(*recent)(void *user, uint64_t first_seq, uint64_t offset);
     void *user;
 };
 

@@ -377,6 +377,21 @@ static enum fact_body look_at_body(struct scanner *scanner, const struct frame_h
     return BODY_OK;
 }
 
+// What the writer has just written and synced need not be read back.
+static struct spool_frame *look_in_memory(const struct scanner *scanner, struct look *look)
+{
+    if (!scanner->bodies || !scanner->file.live || scanner->source.recent == NULL)
+        return NULL;
+    struct spool_frame *frame = scanner->source.recent(scanner->source.user, scanner->expected, scanner->offset);
+    if (frame == NULL)
+        return NULL;
+    look->header = frame->header;
+    look->facts.header = HEADER_OK;
+    look->facts.body = BODY_OK;
+    look->facts.order = order_of(scanner, &look->header);
+    return frame;
+}
+
 // What only matters when there is no good frame here: what lies behind.
 static bool look_behind(struct scanner *scanner, struct look *look, struct sl_error *err)
 {
@@ -520,12 +535,13 @@ static void step_back(struct scanner *scanner)
 static enum scan_result scan_place(struct scanner *scanner, struct scan_event *event, struct sl_error *err)
 {
     struct look look = {.facts = {.body = BODY_UNREAD, .order = ORDER_NEXT}};
-    bool failed;
-    look.facts.header = look_at_header(scanner, &look, err, &failed);
+    bool failed = false;
+    struct spool_frame *frame = look_in_memory(scanner, &look);
+    if (frame == NULL)
+        look.facts.header = look_at_header(scanner, &look, err, &failed);
     if (failed)
         return SCAN_FAILED;
-    struct spool_frame *frame = NULL;
-    if (look.facts.header == HEADER_OK) {
+    if (look.facts.header == HEADER_OK && frame == NULL) {
         look.facts.order = order_of(scanner, &look.header);
         bool read =
             scanner->bodies || scanner->force_body || look.header.body_length == 0 || look.facts.order != ORDER_NEXT;

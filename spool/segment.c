@@ -9,7 +9,7 @@
 //   - in the seal: the segment ends without one; as the last segment it ends cleanly, and the seal holds no records.
 //   - between seal and the next activation: a sealed last segment whose stream is not closed. Recovery: clean end.
 // Failure: any error of a write, a sync or a rename here makes the log failed for good.
-#include "spool/segment.h"
+#include "spool/internal.h"
 
 #include "base/crc32c.h"
 
@@ -64,6 +64,9 @@ void stream_log_release(struct stream_log *log)
     if (log->handle >= 0)
         log->storage->ops->close(log->storage->context, log->handle);
     log->handle = -1;
+    if (log->written != NULL)
+        spool_frame_release(log->written);
+    log->written = NULL;
 }
 
 bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, const struct segment_uuid *uuid,
@@ -74,6 +77,7 @@ bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, co
     stream_log_release(log);
     log->handle = ready->handle;
     ready->handle = -1;
+    log->direct = false;
     log->header.uuid = *uuid;
     log->header.first_seq = log->next_seq;
     log->header.created_wall_ns = wall_ns;
@@ -112,18 +116,60 @@ uint64_t stream_log_room(const struct stream_log *log)
     return log->header.size_bytes > taken ? log->header.size_bytes - taken : 0;
 }
 
+// Past the page cache or through it. A hint: storage that cannot writes through the cache, as durable.
+static void set_direct(struct stream_log *log, bool direct)
+{
+    if (log->direct == direct || log->storage->ops->bypass_cache == NULL)
+        return;
+    log->storage->ops->bypass_cache(log->storage->context, log->handle, direct);
+    log->direct = direct;
+}
+
+// Puts the body together behind the place of its header and takes its CRC on the way, piece by piece, while the bytes
+// are near.
+static uint32_t assemble(uint8_t *body, const struct iovec *parts, int part_count, uint32_t crc)
+{
+    enum { PIECE = 32 << 10 };
+    for (int i = 1; i <= part_count; i++) {
+        const uint8_t *from = parts[i].iov_base;
+        for (size_t left = parts[i].iov_len; left > 0;) {
+            size_t piece = left < PIECE ? left : (size_t)PIECE;
+            memcpy(body, from, piece);
+            crc = sl_crc32c_extend(crc, body, piece);
+            body += piece;
+            from += piece;
+            left -= piece;
+        }
+    }
+    return crc;
+}
+
+static struct spool_frame *take_image(struct stream_log *log, size_t length)
+{
+    if (log->written != NULL)
+        spool_frame_release(log->written);
+    log->written = NULL;
+    if (log->pool == NULL || length < DIRECT_FRAME_BYTES)
+        return NULL;
+    return frame_pool_take(log->pool, length); // without memory the parts are written as they are
+}
+
 // Writes one frame and syncs it. parts as in stream_log_append; frame->{kind, flags, count} are set.
 static bool put_frame(struct stream_log *log, struct iovec *parts, int part_count, struct frame_header *frame,
                       struct sl_error *err)
 {
     const struct storage *storage = log->storage;
-    uint32_t crc = log->seed;
     size_t length = 0;
-    for (int i = 1; i <= part_count; i++) {
-        crc = sl_crc32c_extend(crc, parts[i].iov_base, parts[i].iov_len);
+    for (int i = 1; i <= part_count; i++)
         length += parts[i].iov_len;
-    }
     sl_assert(length <= FRAME_BODY_MAX);
+    struct spool_frame *image = take_image(log, length);
+    uint32_t crc = log->seed;
+    if (image != NULL)
+        crc = assemble(frame_bytes(image), parts, part_count, crc);
+    else
+        for (int i = 1; i <= part_count; i++)
+            crc = sl_crc32c_extend(crc, parts[i].iov_base, parts[i].iov_len);
     frame->uuid = log->header.uuid;
     frame->body_length = (uint32_t)length;
     frame->body_crc = crc;
@@ -134,14 +180,25 @@ static bool put_frame(struct stream_log *log, struct iovec *parts, int part_coun
     frame->offset = log->offset;
     uint8_t header[FRAME_HEADER_BYTES];
     frame_header_encode(frame, header);
-    parts[0] = (struct iovec){.iov_base = header, .iov_len = sizeof(header)};
     uint64_t size = frame_size(frame->body_length);
     size_t padding = (size_t)(size - FRAME_HEADER_BYTES - length);
-    // iov_base is not const; nothing is written through it.
-    parts[part_count + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)zeros, .iov_len = padding};
     sl_assert(log->offset + size <= log->header.size_bytes);
-
-    int used = part_count + (padding > 0 ? 2 : 1);
+    int used;
+    if (image != NULL) {
+        image->header = *frame;
+        uint8_t *bytes = frame_image(image);
+        memcpy(bytes, header, sizeof(header));
+        memset(bytes + FRAME_HEADER_BYTES + length, 0, padding);
+        parts[0] = (struct iovec){.iov_base = bytes, .iov_len = size};
+        used = 1;
+        log->written = image;
+    } else {
+        parts[0] = (struct iovec){.iov_base = header, .iov_len = sizeof(header)};
+        // iov_base is not const; nothing is written through it.
+        parts[part_count + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)zeros, .iov_len = padding};
+        used = part_count + (padding > 0 ? 2 : 1);
+    }
+    set_direct(log, image != NULL);
     int rc = storage->ops->pwritev(storage->context, log->handle, parts, used, log->offset);
     if (rc < 0)
         return fail(log, err, rc, "write");

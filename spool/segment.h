@@ -38,6 +38,9 @@ struct ready_segment {
 // Bytes of the largest body that fits into an empty segment of this size, the seal's room kept.
 uint64_t segment_usable(uint64_t size_bytes);
 
+struct frame_pool;
+struct spool_frame;
+
 struct stream_log {
     const struct storage *storage;
     char dir[SPOOL_PATH_MAX];     // of the stream
@@ -49,6 +52,10 @@ struct stream_log {
     uint32_t previous_crc; // header CRC of the last frame
     bool sealed;           // the present segment is
     bool failed;
+    bool direct; // the handle is past the page cache
+    // Set by the owner, or NULL: where large frames are put together.
+    struct frame_pool *pool;
+    struct spool_frame *written; // the last frame when it was put together in memory; the owner may take it (NULL then)
 };
 
 // Fills in what does not change; opens nothing. The caller sets header.{stream, node, counter, predecessor,

@@ -135,6 +135,7 @@ static void spool_free(struct spool *spool)
     }
     if (spool->lock_handle >= 0)
         spool->storage.ops->close(spool->storage.context, spool->lock_handle);
+    recent_clear(&spool->recent);
     frame_pool_release(spool->pool);
     pthread_mutex_destroy(&spool->queue_mutex);
     pthread_mutex_destroy(&spool->mutex);
@@ -217,6 +218,7 @@ static bool create_stream(struct spool *spool, struct sl_error *err)
         return sl_fail_errno(err, rc == -ENOSPC ? SL_E_NO_SPACE : SL_E_IO, -rc, "create %s", stream->dir);
     struct stream_log *log = &spool->writer.log;
     stream_log_init(log, &spool->storage, stream->dir);
+    log->pool = spool->pool;
     memcpy(log->header.stream, stream->id, sizeof(log->header.stream));
     memcpy(log->header.node, stream->node, sizeof(log->header.node));
     memcpy(log->header.predecessor, stream->predecessor, sizeof(log->header.predecessor));

@@ -61,6 +61,13 @@ static ssize_t posix_pread(void *context, int handle, void *bytes, size_t length
     return (ssize_t)done;
 }
 
+// Some file systems take the flag and refuse the write, before any of it is done. True: it goes through the cache now.
+static bool leave_direct(int handle)
+{
+    int flags = fcntl(handle, F_GETFL);
+    return flags >= 0 && (flags & O_DIRECT) != 0 && fcntl(handle, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
 // Goes on from `done` bytes into the parts: a signal may cut a large pwritev short without any fault.
 static int write_rest(int handle, const struct iovec *parts, int part_count, size_t done, uint64_t offset)
 {
@@ -71,7 +78,7 @@ static int write_rest(int handle, const struct iovec *parts, int part_count, siz
         while (position + length > done) {
             size_t skip = done - position;
             ssize_t put = pwrite(handle, bytes + skip, length - skip, (off_t)(offset + done));
-            if (put < 0 && errno == EINTR)
+            if (put < 0 && (errno == EINTR || (errno == EINVAL && leave_direct(handle))))
                 continue;
             if (put < 0)
                 return -errno;
@@ -93,6 +100,8 @@ static int posix_pwritev(void *context, int handle, const struct iovec *parts, i
     for (;;) {
         ssize_t put = pwritev(handle, parts, part_count, (off_t)offset);
         if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0 && errno == EINVAL && leave_direct(handle))
             continue;
         if (put < 0)
             return -errno;

@@ -10,6 +10,18 @@
 
 enum { SLICE_HEADERS = 512 };
 
+static struct spool_frame *stream_recent(void *user, uint64_t first_seq, uint64_t offset)
+{
+    const struct stream *stream = user;
+    struct spool *spool = stream->spool;
+    if (!stream->current)
+        return NULL;
+    pthread_mutex_lock(&spool->mutex);
+    struct spool_frame *frame = recent_find(&spool->recent, first_seq, offset);
+    pthread_mutex_unlock(&spool->mutex);
+    return frame;
+}
+
 bool stream_source(void *user, uint64_t at_least, struct scan_segment *out)
 {
     struct stream *stream = user;
@@ -48,7 +60,7 @@ static void scanner_for(struct scanner *scanner, struct stream *stream, bool bod
     scanner->pool = spool->pool;
     scanner->dir = stream->dir;
     scanner->stream = stream->id;
-    scanner->source = (struct scan_source){.segment = stream_source, .user = stream};
+    scanner->source = (struct scan_source){.segment = stream_source, .recent = stream_recent, .user = stream};
     scanner->bodies = bodies;
 }
 

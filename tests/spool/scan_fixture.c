@@ -123,7 +123,7 @@ void fixture_scan(struct fixture *f, bool bodies, struct walk *walk)
                               .pool = f->pool,
                               .dir = "/spool/s",
                               .stream = "gw.1-00000000",
-                              .source = {source, f},
+                              .source = {.segment = source, .user = f},
                               .acked_floor = f->acked_floor,
                               .bodies = bodies};
     memset(walk, 0, sizeof(*walk));

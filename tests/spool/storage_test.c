@@ -154,6 +154,23 @@ static void zeroes_past_the_cache_are_zeroes(void **state)
     ops->close(NULL, handle);
 }
 
+// A file system that takes O_DIRECT and then refuses a write behaves like this one with memory that is not aligned.
+static void what_cannot_go_past_the_cache_goes_through_it(void **state)
+{
+    (void)state;
+    int handle = ops->open(NULL, in_dir("direct"), STORAGE_CREATE);
+    ops->bypass_cache(NULL, handle, true);
+    static char bytes[10000];
+    memset(bytes, 'x', sizeof(bytes));
+    struct iovec part = {bytes + 1, 9001};
+    assert_int_equal(ops->pwritev(NULL, handle, &part, 1, 4096), 0);
+    assert_int_equal(ops->fdatasync(NULL, handle), 0);
+    char back[9001];
+    assert_int_equal(ops->pread(NULL, handle, back, sizeof(back), 4096), sizeof(back));
+    assert_memory_equal(back, bytes + 1, sizeof(back));
+    ops->close(NULL, handle);
+}
+
 static bool count_entry(void *user, const char *name, bool is_directory)
 {
     unsigned *seen = user;
@@ -225,6 +242,7 @@ int main(void)
         STORY(a_short_write_is_never_a_success),
         STORY(many_parts_arrive_in_order),
         STORY(zeroes_past_the_cache_are_zeroes),
+        STORY(what_cannot_go_past_the_cache_goes_through_it),
         STORY(directories),
         STORY(a_lock_is_exclusive_until_its_handle_closes),
         STORY(a_link_is_not_followed),
