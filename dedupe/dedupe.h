@@ -24,10 +24,12 @@ enum { DEDUPE_KEY_BYTES = 16, DEDUPE_KEY_ID_BYTES = 8 };
 struct dedupe_key {
     uint8_t bytes[DEDUPE_KEY_BYTES];
     uint8_t id[DEDUPE_KEY_ID_BYTES]; // names the key without giving it away; 8 zero bytes: no key
+    uint64_t payload_seed;           // private: of dedupe_payload_hash
 };
-void dedupe_key_derive(struct dedupe_key *key); // fills id from bytes
-// Reads the key file (32 hex digits, a newline; mode 0600). With `create`, makes it when there is none. SL_E_INVALID
-// (its mode, its content), SL_E_IO. The text names the file and never the key.
+void dedupe_key_derive(struct dedupe_key *key); // fills the rest from bytes
+// Reads the key file (32 hex digits, a newline; mode 0600 or 0400). With `create`, makes it when there is none, and of
+// several processes that do so at once all get the same. SL_E_INVALID (its mode, its content), SL_E_IO. The text names
+// the file and never the key.
 bool dedupe_key_load(struct dedupe_key *key, const char *path, bool create, struct sl_error *err) SL_MUST_USE;
 
 struct dedupe_id {
@@ -39,7 +41,7 @@ enum dedupe_domain {
     DEDUPE_QUARANTINE = 'q', // a conflict that was quarantined: (source, event id) and its payload
 };
 // SipHash-2-4-128 (libsodium) over domain, source, NUL, id. A canonical UUID (RFC 9562: 8-4-4-4-12) is lowercased
-// first.
+// first. Any length; the source is at most 255 bytes and holds no NUL.
 struct dedupe_id dedupe_id_of(const struct dedupe_key *key, enum dedupe_domain domain, struct sl_span source,
                               struct sl_span id);
 // 64-bit keyed hash of a payload (XXH3). The caller takes out whitespace that does not count.
