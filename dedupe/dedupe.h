@@ -132,12 +132,21 @@ void dedupe_figures(const struct dedupe *dedupe, int64_t now_wall_ns, struct ded
 // ---- snapshot
 
 struct storage;
-// Writes <dir>/snapshot anew (atomic replace), at most `bytes_per_second` (0: as fast as it goes). Any one thread;
-// claims go on meanwhile: what is settled before the call is in it. `origin_through(user, stream)`: through which seq
-// of a stream everything that the window knows is in this snapshot; asked before the table is walked.
+struct dedupe_snapshot_writing {
+    // Through which seq of a stream everything that the window knows is in this snapshot; asked before the table is
+    // walked. 0: nothing is.
+    uint64_t (*through)(void *user, const char *stream);
+    // Called after each block: waits so many ns (0: not at all) for the rate, on a condition that the end of the
+    // process signals too. False: give up. NULL is allowed where there is no rate.
+    bool (*pause)(void *user, int64_t ns);
+    void *user;
+    uint64_t bytes_per_second; // 0: as fast as it goes
+};
+// Writes <dir>/snapshot anew (atomic replace; the directory must be there). Any one thread; claims go on meanwhile:
+// what is settled before the call is in it. On false the earlier snapshot is as it was; SL_E_REFUSED: pause gave up.
 bool dedupe_snapshot_write(struct dedupe *dedupe, const struct dedupe_key *key, const struct storage *storage,
-                           const char *dir, uint64_t (*origin_through)(void *user, const char *stream), void *user,
-                           uint64_t bytes_per_second, int64_t now_wall_ns, struct sl_error *err) SL_MUST_USE;
+                           const char *dir, const struct dedupe_snapshot_writing *how, int64_t now_wall_ns,
+                           struct sl_error *err) SL_MUST_USE;
 struct dedupe_snapshot_info {
     int64_t written_wall_ns;
     int64_t covered_since_wall_ns;
