@@ -66,6 +66,8 @@ void dedupe_free(struct dedupe *dedupe);
 // and live as long as the window remembers something of them. UINT32_MAX: too many at once.
 enum { DEDUPE_ORIGIN_OWN = 0 };
 uint32_t dedupe_origin(struct dedupe *dedupe, const char *stream);
+// Names DEDUPE_ORIGIN_OWN. Once, when the stream is known; until then its name is not.
+void dedupe_own_stream(struct dedupe *dedupe, const char *stream);
 // The stream's name of an origin. False when it is no longer known.
 bool dedupe_origin_name(const struct dedupe *dedupe, uint32_t origin, char *out, size_t capacity);
 
@@ -141,6 +143,7 @@ struct dedupe_snapshot_writing {
     bool (*pause)(void *user, int64_t ns);
     void *user;
     uint64_t bytes_per_second; // 0: as fast as it goes
+    uint32_t block_bytes;      // a power of two from 4 KiB to 1 MiB; 0: 256 KiB
 };
 // Writes <dir>/snapshot anew (atomic replace; the directory must be there). Any one thread; claims go on meanwhile:
 // what is settled before the call is in it. On false the earlier snapshot is as it was; SL_E_REFUSED: pause gave up.
