@@ -192,21 +192,31 @@ static enum step roll_for_lane(struct spool *spool, const char *lane)
 
 // ---- frames
 
-// How many of the waiting batches go into the next frame; *body_bytes: of them. At least one; no more than fit into
-// `room` otherwise.
-static int gather(struct writer *writer, uint64_t room, uint64_t *body_bytes)
+struct next_frame {
+    int batches;
+    uint32_t records;
+    uint64_t body_bytes;
+    uint64_t with_ids_bytes; // body, and what will be written of all ids that wait by then
+};
+
+// How many of the waiting batches go into the next frame. At least one; no more than fit into `room` otherwise.
+static struct next_frame gather(struct writer *writer, uint64_t room)
 {
+    struct next_frame next = {0};
     int count = 0;
-    *body_bytes = 0;
     for (struct spool_batch *batch = writer->first; batch != NULL; batch = batch->next) {
-        uint64_t more = *body_bytes + batch->records.length;
-        if (count > 0 && (more > GROUP_BYTES || more > room || count == FRAME_PARTS_MAX))
+        uint64_t more = next.body_bytes + batch->records.length;
+        uint64_t with_ids = more + stream_log_ids_bytes(&writer->log, (uint64_t)next.records + batch->records.count);
+        if (count > 0 && (more > GROUP_BYTES || with_ids > room || count == FRAME_PARTS_MAX))
             break;
-        *body_bytes = more;
+        next.body_bytes = more;
+        next.with_ids_bytes = with_ids;
+        next.records += batch->records.count;
         count++;
         writer->parts[count] = (struct iovec){.iov_base = batch->records.bytes, .iov_len = batch->records.length};
     }
-    return count;
+    next.batches = count;
+    return next;
 }
 
 static void count_batch(struct stream *stream, const struct spool_batch *batch)
@@ -237,6 +247,7 @@ static void publish(struct spool *spool, const struct frame_header *frame, int c
         count_batch(stream, batch);
     }
     stream->end_seq = seq - 1;
+    spool->wanted_bytes = 0; // it may have stood still for a segment with room for ids
     if (writer->log.written != NULL)
         recent_add(&spool->recent, writer->log.written);
     atomic_fetch_add_explicit(&spool->pending_bytes, frame_size(frame->body_length), memory_order_relaxed);
@@ -261,22 +272,21 @@ static enum step write_frame(struct spool *spool)
 {
     struct writer *writer = &spool->writer;
     struct sl_error err;
-    uint64_t room = stream_log_room(&writer->log), body_bytes;
-    int count = gather(writer, room, &body_bytes);
-    if (body_bytes > room)
-        return roll(spool, body_bytes, &err);
-    uint32_t records = 0;
-    const struct spool_batch *batch = writer->first;
-    for (int i = 0; i < count; i++, batch = batch->next)
-        records += batch->records.count;
+    uint64_t room = stream_log_room(&writer->log);
+    struct next_frame next = gather(writer, room);
+    // Without space for another segment what was admitted goes in before its ids, which are then read from the records.
+    uint64_t wanted = atomic_load(&spool->no_space) ? next.body_bytes : next.with_ids_bytes;
+    if (wanted > room)
+        return roll(spool, wanted, &err);
     struct frame_header frame;
     int64_t before = spool_monotonic_ns(spool);
-    if (!stream_log_append(&writer->log, writer->parts, count, records, spool_wall_ns(spool), &frame, &err)) {
+    if (!stream_log_append(&writer->log, writer->parts, next.batches, next.records, spool_wall_ns(spool), &frame,
+                           &err)) {
         fail_stream(spool, &err);
         return STEP_DONE;
     }
     histogram_observe(&spool->sync_ns, (uint64_t)(spool_monotonic_ns(spool) - before));
-    publish(spool, &frame, count);
+    publish(spool, &frame, next.batches);
     return STEP_DONE;
 }
 

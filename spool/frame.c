@@ -9,8 +9,9 @@ static const uint64_t segment_magic = UINT64_C(0x4745534543554c53); // "SLUCESEG
 static const uint32_t frame_magic = UINT32_C(0x46434c53);           // "SLCF"
 
 enum {
-    SEGMENT_CRC_OFFSET = 12, // behind magic and version
-    FRAME_CRC_OFFSET = 4,    // behind the magic
+    SEGMENT_CRC_OFFSET = 12,                                              // behind magic and version
+    SEGMENT_KEY_ID_OFFSET = 336 + SPOOL_LANES_MAX * (SPOOL_NAME_MAX + 1), // behind room for all lanes
+    FRAME_CRC_OFFSET = 4,                                                 // behind the magic
     FRAME_USED_BYTES = 80,
 };
 
@@ -54,7 +55,8 @@ void segment_header_encode(const struct segment_header *header, uint8_t block[SP
     write_name(&writer, header->predecessor, sizeof(header->predecessor));
     for (uint32_t i = 0; i < header->lane_count; i++)
         write_name(&writer, header->lanes[i], sizeof(header->lanes[i]));
-    sl_assert(!writer.failed);
+    sl_assert(!writer.failed && writer.position <= SEGMENT_KEY_ID_OFFSET);
+    memcpy(block + SEGMENT_KEY_ID_OFFSET, header->ids_key_id, sizeof(header->ids_key_id));
     uint32_t crc = sl_crc32c(block, SPOOL_BLOCK);
     struct sl_writer patch = sl_writer_of(block + SEGMENT_CRC_OFFSET, sizeof(crc));
     sl_write_u32(&patch, crc);
@@ -109,6 +111,7 @@ bool segment_header_decode(struct segment_header *header, const uint8_t block[SP
         return sl_fail(err, SL_E_CORRUPT, "segment header: size %llu", (unsigned long long)header->size_bytes);
     if (header->lane_count > SPOOL_LANES_MAX)
         return sl_fail(err, SL_E_CORRUPT, "segment header: %u lanes", header->lane_count);
+    memcpy(header->ids_key_id, block + SEGMENT_KEY_ID_OFFSET, sizeof(header->ids_key_id));
     return read_names(&reader, header, err);
 }
 
@@ -170,7 +173,11 @@ static bool frame_values_ok(const struct frame_header *header, uint16_t version,
     case FRAME_DATA:
         return header->flags == 0 && header->count > 0 && header->body_length > 0;
     case FRAME_SEAL:
-        return (header->flags & ~FRAME_FLAG_STREAM_CLOSED) == 0 && header->count == 0;
+        return (header->flags & ~FRAME_FLAG_STREAM_CLOSED) == 0 && header->count == 0 &&
+               (header->body_length == 0 || header->body_length == SEAL_BODY_BYTES);
+    case FRAME_IDS:
+        return header->flags == 0 && header->count == 0 && header->body_length > IDS_HEAD_BYTES &&
+               header->body_length <= IDS_BODY_MAX;
     }
     return false;
 }
@@ -216,9 +223,26 @@ enum frame_header_state frame_header_decode(struct frame_header *header, const u
     return FRAME_HEADER_OK;
 }
 
+bool segment_uuid_equal(const struct segment_uuid *a, const struct segment_uuid *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+}
+
 uint32_t frame_body_seed(const struct segment_uuid *uuid)
 {
     return sl_crc32c(uuid->bytes, sizeof(uuid->bytes));
+}
+
+void seal_body_encode(uint64_t last_ids_offset, uint8_t body[SEAL_BODY_BYTES])
+{
+    struct sl_writer writer = sl_writer_of(body, SEAL_BODY_BYTES);
+    sl_write_u64(&writer, last_ids_offset);
+}
+
+uint64_t seal_body_decode(const uint8_t body[SEAL_BODY_BYTES])
+{
+    struct sl_reader reader = sl_reader_of(body, SEAL_BODY_BYTES);
+    return sl_read_u64(&reader);
 }
 
 bool frame_body_verify(const struct frame_header *header, const void *body)

@@ -3,7 +3,7 @@
 //
 //   segment = header block (4 KiB), then frames, each starting on a 4 KiB boundary and padded to it with zeros
 //   frame   = frame header (128 bytes), then the body; one frame is one group commit
-//   body    = records, back to back
+//   body    = records, back to back; of an ids frame: what the records before it are known by
 //
 // Threads: none of this has state; buffers belong to their callers.
 #ifndef SLUICE_SPOOL_FRAME_H
@@ -23,6 +23,7 @@ enum {
     SPOOL_NAME_MAX = 63,      // node and lane names
     SPOOL_STREAM_ID_MAX = 96, // "<node>.<counter>-<random>" with its terminator
     SPOOL_LANES_MAX = 16,
+    IDS_KEY_ID_BYTES = 8,
     // One request is one batch and a batch is never split over frames, so this bounds a request.
     FRAME_BODY_MAX = 64 << 20,
 };
@@ -48,6 +49,9 @@ struct segment_header {
     uint32_t lane_count;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
     uint32_t previous_frame_crc; // header_crc of the last frame (the seal) of the segment before; 0 for the first
+    // Of the key under which hashes of its records were made: derived from it, public. All zero: there are no hashes,
+    // and no ids frames.
+    uint8_t ids_key_id[IDS_KEY_ID_BYTES];
 };
 
 void segment_header_encode(const struct segment_header *header, uint8_t block[SPOOL_BLOCK]);
@@ -59,10 +63,14 @@ bool segment_header_decode(struct segment_header *header, const uint8_t block[SP
 
 enum frame_kind {
     FRAME_DATA = 1, // records
-    // The last frame of a segment: nothing follows. Its body will hold the id block; empty in this version. count = 0,
-    // first_seq = the next seq.
+    // The last frame of a segment: nothing follows. count = 0, first_seq = the next seq. Its body is the offset (u64)
+    // of the last ids frame, when the ids frames of the segment hold all of its records; else it is empty.
     FRAME_SEAL = 2,
+    // What records before it are known by, so that a start need not read their bodies. Between data frames and before
+    // the seal; count = 0, first_seq = the next seq: no record is lost with it.
+    FRAME_IDS = 3,
 };
+enum { SEAL_BODY_BYTES = 8 };
 enum { FRAME_FLAG_STREAM_CLOSED = 1 }; // on a seal: the stream ends here on purpose
 
 struct frame_header {
@@ -97,7 +105,10 @@ void frame_header_parse(struct frame_header *header, uint16_t *version, uint16_t
                         const uint8_t bytes[FRAME_HEADER_BYTES]);
 // Whether all bytes are zero.
 bool spool_all_zero(const void *bytes, size_t length);
+bool segment_uuid_equal(const struct segment_uuid *a, const struct segment_uuid *b);
 uint32_t frame_body_seed(const struct segment_uuid *uuid);
+void seal_body_encode(uint64_t last_ids_offset, uint8_t body[SEAL_BODY_BYTES]);
+uint64_t seal_body_decode(const uint8_t body[SEAL_BODY_BYTES]);
 bool frame_body_verify(const struct frame_header *header, const void *body);
 
 // ---- record
@@ -173,5 +184,65 @@ uint32_t record_buffer_compact(struct record_buffer *buffer, size_t from);
 bool record_next(struct sl_reader *reader, struct record *out);
 // Walks record->headers; the same convention.
 bool record_header_next(struct sl_reader *reader, struct record_header_field *out);
+
+// ---- ids
+
+// As on disk.
+struct ids_entry {
+    uint8_t id_hash[RECORD_HASH_BYTES];
+    uint64_t payload_hash;
+};
+struct ids_business {
+    uint32_t index; // of the record's entry
+    uint8_t hash[RECORD_HASH_BYTES];
+};
+_Static_assert(sizeof(struct ids_entry) == 24 && sizeof(struct ids_business) == 20, "as on disk");
+
+// The fields of a record that ids are made of; nothing else of it is looked at. The convention of record_next.
+struct record_ids {
+    struct ids_entry entry;
+    bool has_business_hash;
+    uint8_t business_hash[RECORD_HASH_BYTES];
+    int64_t received_wall_ns;
+};
+bool record_ids_next(struct sl_reader *reader, struct record_ids *out);
+
+// The body of an ids frame: one entry a record, in the order of seqs without a gap.
+enum { IDS_HEAD_BYTES = 48, IDS_BODY_MAX = (2 << 20) - FRAME_HEADER_BYTES };
+struct ids_head {
+    uint64_t first_seq;
+    uint32_t count;
+    uint32_t business_count;
+    int64_t first_received_wall_ns, last_received_wall_ns; // no record was received outside
+    uint64_t previous_offset;                              // of the ids frame before it in this file; 0 = none
+    uint8_t key_id[IDS_KEY_ID_BYTES];
+};
+void ids_head_encode(const struct ids_head *head, uint8_t bytes[IDS_HEAD_BYTES]);
+// Bytes of the body that the head begins.
+uint64_t ids_body_length(const struct ids_head *head);
+// False: `bytes` (at least IDS_HEAD_BYTES of them) do not begin a body of body_length bytes.
+bool ids_head_decode(struct ids_head *head, const uint8_t *bytes, uint32_t body_length) SL_MUST_USE;
+// Views into the body, which must be aligned to 8 and live as long. False: it is malformed.
+bool ids_body_decode(struct ids_head *head, const struct ids_entry **entries, const struct ids_business **business,
+                     const uint8_t *body, uint32_t body_length) SL_MUST_USE;
+
+// Entries on their way into ids frames. Zero-initialise with first_seq; free with ids_buffer_free.
+struct ids_buffer {
+    uint64_t first_seq; // of entries[0]
+    struct ids_entry *entries;
+    struct ids_business *business;
+    uint32_t count, capacity, business_count, business_capacity;
+    int64_t first_received_wall_ns, last_received_wall_ns;
+};
+// Adds what the records of a body (or of a part of it, in whole records) are known by. False: memory is out, or they
+// are malformed; the buffer is as it was.
+bool ids_buffer_add(struct ids_buffer *buffer, const void *records, size_t length) SL_MUST_USE;
+// How many of the first entries fit into a body of at most body_max bytes. *head describes that body, but for
+// previous_offset and key_id.
+uint32_t ids_buffer_head(const struct ids_buffer *buffer, uint32_t body_max, struct ids_head *head);
+// Takes out what *head describes.
+void ids_buffer_drop(struct ids_buffer *buffer, const struct ids_head *head);
+void ids_buffer_reset(struct ids_buffer *buffer, uint64_t first_seq); // empties it, keeps its memory
+void ids_buffer_free(struct ids_buffer *buffer);
 
 #endif

@@ -160,6 +160,8 @@ struct spool {
     char node[SPOOL_NAME_MAX + 1];
     uint64_t segment_bytes, max_bytes, append_bytes;
     int64_t retain_ns;
+    int64_t ids_window_ns;
+    uint8_t ids_key_id[IDS_KEY_ID_BYTES];
     void (*on_failed)(void *user, const struct sl_error *err);
     void *user;
     struct frame_pool *pool;

@@ -132,6 +132,7 @@ enum spool_read spool_reader_next(struct spool_reader *reader, int64_t timeout_n
             *frame = event.frame;
             return SPOOL_READ_FRAME;
         case SCAN_SEAL:
+        case SCAN_PASSED:
             break;
         case SCAN_WAIT:
             follow(reader);

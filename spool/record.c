@@ -19,6 +19,7 @@ enum {
     // Where a record's bytes are changed in place, from its length on.
     KIND_OFFSET = 4,
     FLAGS_OFFSET = 5,
+    RECEIVED_OFFSET = 28,
     ID_HASH_OFFSET = 36,
     KIND_DROPPED = 0, // between record_buffer_drop and record_buffer_compact; never stored
     TOPIC_MAX = 249,
@@ -258,4 +259,27 @@ bool record_header_next(struct sl_reader *reader, struct record_header_field *ou
     out->name = sl_read_span(reader, name);
     out->value = sl_read_span(reader, value);
     return !reader->failed;
+}
+
+bool record_ids_next(struct sl_reader *reader, struct record_ids *out)
+{
+    if (reader->failed || reader->position == reader->length)
+        return false;
+    uint32_t length = sl_read_u32(reader);
+    struct sl_span bytes = sl_read_span(reader, length);
+    const uint8_t *at = bytes.bytes;
+    bool business = bytes.length >= RECORD_FIXED_BYTES && (at[FLAGS_OFFSET - 4] & RECORD_FLAG_BUSINESS_HASH) != 0;
+    if (bytes.length < (size_t)RECORD_FIXED_BYTES + (business ? RECORD_HASH_BYTES : 0)) {
+        reader->failed = true;
+        return false;
+    }
+    struct sl_reader in = sl_reader_of(at, bytes.length);
+    in.position = RECEIVED_OFFSET - 4;
+    out->received_wall_ns = (int64_t)sl_read_u64(&in);
+    read_hash(&in, out->entry.id_hash);
+    out->entry.payload_hash = sl_read_u64(&in);
+    out->has_business_hash = business;
+    if (business)
+        read_hash(&in, out->business_hash);
+    return true;
 }

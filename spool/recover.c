@@ -12,11 +12,15 @@ enum tri { ANY = 0, YES = 1, NO = 2 };
 struct recover_row {
     const char *name;
     unsigned header, body, order; // masks of facts; 0 = any
-    enum tri cut, zero_sector, rest_zero, later, last_segment, gap, acked;
+    enum tri cut, zero_sector, rest_zero, later, last_segment, acked, no_record;
     enum verdict verdict;
 };
 
-enum { READABLE = BODY_OK | BODY_UNREAD, NOTHING = HEADER_ZERO | HEADER_ABSENT };
+enum {
+    READABLE = BODY_OK | BODY_UNREAD,
+    NOTHING = HEADER_ZERO | HEADER_ABSENT,
+    NOT_FOREIGN = HEADER_OK | HEADER_BAD | NOTHING,
+};
 
 static const struct recover_row recover_table[] = {
     {.name = "a frame in order", .header = HEADER_OK, .body = READABLE, .order = ORDER_NEXT, .verdict = VERDICT_TAKE},
@@ -36,12 +40,16 @@ static const struct recover_row recover_table[] = {
      .order = ORDER_CHAIN,
      .verdict = VERDICT_MISDIRECTED},
 
+    {.name = "no record stood here, as later frames say",
+     .header = NOT_FOREIGN,
+     .later = YES,
+     .no_record = YES,
+     .verdict = VERDICT_LOST_SEAL},
     {.name = "never written, and later frames are there", .header = NOTHING, .later = YES, .verdict = VERDICT_HOLE},
-    {.name = "no seal, and the next segment goes on without a gap",
-     .header = NOTHING,
-     .rest_zero = YES,
+    {.name = "no record stood here, as the next segment says",
+     .header = NOT_FOREIGN,
      .last_segment = NO,
-     .gap = NO,
+     .no_record = YES,
      .verdict = VERDICT_LOST_SEAL},
     {.name = "never written, and later segments are there",
      .header = NOTHING,
@@ -58,8 +66,18 @@ static const struct recover_row recover_table[] = {
     {.name = "another place's frame", .header = HEADER_FOREIGN, .verdict = VERDICT_MISDIRECTED},
     {.name = "does not verify, and later frames do", .later = YES, .verdict = VERDICT_CORRUPT_MIDDLE},
     {.name = "does not verify, and later segments are there", .last_segment = NO, .verdict = VERDICT_CORRUPT_MIDDLE},
+    {.name = "ids or a seal that were synced",
+     .header = HEADER_OK,
+     .acked = YES,
+     .no_record = YES,
+     .verdict = VERDICT_LOST_SEAL},
     {.name = "does not verify, and a client was told of it", .acked = YES, .verdict = VERDICT_LOST_ACKNOWLEDGED},
     {.name = "the file ends inside the last frame", .cut = YES, .verdict = VERDICT_TRUNCATED},
+    {.name = "ids or a seal, completely written",
+     .header = HEADER_OK,
+     .zero_sector = NO,
+     .no_record = YES,
+     .verdict = VERDICT_LOST_SEAL},
     {.name = "the last frame, not completely written", .zero_sector = YES, .verdict = VERDICT_TORN_TAIL},
     {.name = "the last frame, completely written", .verdict = VERDICT_DAMAGED_TAIL},
 };
@@ -108,7 +126,7 @@ static bool row_matches(const struct recover_row *row, const struct facts *facts
            mask_matches(row->order, facts->order) && tri_matches(row->cut, facts->cut) &&
            tri_matches(row->zero_sector, facts->zero_sector) && tri_matches(row->rest_zero, facts->rest_zero) &&
            tri_matches(row->later, facts->later) && tri_matches(row->last_segment, facts->last_segment) &&
-           tri_matches(row->gap, facts->gap) && tri_matches(row->acked, facts->acked);
+           tri_matches(row->acked, facts->acked) && tri_matches(row->no_record, facts->no_record);
 }
 
 enum verdict recover_classify(const struct facts *facts, size_t *row)

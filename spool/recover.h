@@ -27,7 +27,7 @@ struct spool_frame;
     X(VERDICT_MISDIRECTED, "misdirected", true)             /* verifies, but belongs elsewhere */                      \
     X(VERDICT_MISSING_SEGMENT, "missing-segment", true)     /* a whole file is not there */                            \
     X(VERDICT_LOST_HEADER, "lost-header", true)             /* header block; its frames verify by themselves */        \
-    X(VERDICT_LOST_SEAL, "lost-seal", true)                 /* the end of a segment that is not the last */
+    X(VERDICT_LOST_SEAL, "lost-seal", true)                 /* a seal or ids: a frame that holds no records */
 
 enum verdict {
 #define X(verdict, word, damage) verdict,
@@ -61,8 +61,10 @@ struct facts {
     bool rest_zero;        // nothing but zeros from here to the end of the file
     bool later;            // a frame that verifies follows in this file
     bool last_segment;     // no other file follows
-    bool gap;              // the file that follows begins behind the expected seq
     bool acked;            // a client was told of the expected seq
+    // What is found says that no record stood here: a later frame of the file, else the next file, goes on with the
+    // expected seq; else the header (OK) says that the frame holds none.
+    bool no_record;
 };
 extern const size_t recover_row_count;
 const char *recover_row_name(size_t row);
@@ -97,7 +99,9 @@ struct scanner {
     const char *stream; // its id
     struct scan_source source;
     uint64_t acked_floor; // highest seq known from elsewhere to have been told to a client; 0 = none
-    bool bodies;          // verify and hand out bodies; without, only the last frame's body is verified
+    // Verify and hand out bodies of data frames; without, only the last frame's body is verified. Ids are passed over
+    // either way (ids.h reads them).
+    bool bodies;
 
     // the scanner's own
     struct scan_segment file;
@@ -127,6 +131,7 @@ enum scan_result {
     SCAN_END,    // event->verdict says how; again at every further call
     SCAN_DAMAGE, // event->{verdict, first_seq, last_seq, ...}; last_seq < first_seq: no record is lost by it
     SCAN_FAILED, // *err; the next call tries the same place again
+    SCAN_PASSED, // (inside the scanner) an ids frame: scanner_next goes on to the next place
 };
 struct scan_event {
     enum verdict verdict;

@@ -8,15 +8,15 @@
 // anew there.
 //
 // Headers only (the keeper's first walk of an older stream): bodies are not read, but for the last frame's, the only
-// one that can be torn: when the place behind it holds no frame, the scanner takes it again with its body.
+// one that can be torn: when the place behind it holds no frame, the scanner takes it again with its body. Bodies of
+// ids frames are never read but in that way.
 #include "spool/internal.h"
-
-#include "base/crc32c.h"
+#include "spool/search.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { SECTOR = 512, CHUNK = 256 << 10, READ_FAILURES_MAX = 3 };
+enum { READ_FAILURES_MAX = 3 };
 
 static void place(struct scanner *scanner, uint64_t offset, uint64_t expected, bool chain_known, uint32_t chain)
 {
@@ -55,134 +55,6 @@ void scanner_release(struct scanner *scanner)
     close_file(scanner);
 }
 
-static bool read_at(struct scanner *scanner, void *bytes, size_t length, uint64_t offset, size_t *got,
-                    struct sl_error *err)
-{
-    const struct storage *storage = scanner->storage;
-    *got = 0;
-    ssize_t rc = storage->ops->pread(storage->context, scanner->handle, bytes, length, offset);
-    if (rc >= 0) {
-        *got = (size_t)rc;
-        return true;
-    }
-    char name[32];
-    segment_file_name(name, scanner->file.first_seq);
-    return sl_fail_errno(err, SL_E_IO, (int)-rc, "%s/%s: read %zu bytes at %llu", scanner->stream, name, length,
-                         (unsigned long long)offset);
-}
-
-// ---- looking behind a place that holds no frame
-
-struct search {
-    bool later;                 // a frame that verifies was found
-    struct frame_header header; // of it
-    uint64_t offset;
-    uint64_t nonzero_end; // behind the last byte from `start` on that is not zero; `start` when there is none
-    bool zero_sector;     // a zero sector lies in front of nonzero_end
-};
-
-// Whether the body of a frame that was found verifies. Reads it piece by piece. An unreadable one does not.
-static bool body_verifies(struct scanner *scanner, const struct frame_header *header, uint8_t *chunk)
-{
-    uint32_t crc = frame_body_seed(&header->uuid);
-    uint64_t left = header->body_length, at = header->offset + FRAME_HEADER_BYTES;
-    while (left > 0) {
-        size_t want = left < CHUNK ? (size_t)left : (size_t)CHUNK, got;
-        struct sl_error ignored;
-        if (!read_at(scanner, chunk, want, at, &got, &ignored) || got < want)
-            return false;
-        crc = sl_crc32c_extend(crc, chunk, got);
-        at += got;
-        left -= got;
-    }
-    return crc == header->body_crc;
-}
-
-static bool same_uuid(const struct segment_uuid *a, const struct segment_uuid *b)
-{
-    return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
-}
-
-static bool is_later_frame(struct scanner *scanner, const uint8_t *block, size_t length, uint64_t offset,
-                           struct frame_header *header, uint8_t *scratch)
-{
-    return length >= FRAME_HEADER_BYTES && frame_header_decode(header, block) == FRAME_HEADER_OK &&
-           same_uuid(&header->uuid, &scanner->uuid) && header->offset == offset &&
-           header->first_seq >= scanner->expected && body_verifies(scanner, header, scratch);
-}
-
-// Looks at a chunk of blocks. True when it holds a later frame.
-static bool search_chunk(struct scanner *scanner, const uint8_t *chunk, size_t length, uint64_t at,
-                         uint64_t first_candidate, struct search *found, uint8_t *scratch)
-{
-    for (size_t position = 0; position < length; position += SECTOR) {
-        if (position % SPOOL_BLOCK == 0 && length - position >= SPOOL_BLOCK &&
-            spool_all_zero(chunk + position, SPOOL_BLOCK)) { // most of a file's rest is
-            position += SPOOL_BLOCK - SECTOR;
-            continue;
-        }
-        size_t sector = length - position < SECTOR ? length - position : (size_t)SECTOR;
-        uint64_t offset = at + position;
-        if (offset % SPOOL_BLOCK == 0 && offset >= first_candidate &&
-            is_later_frame(scanner, chunk + position, length - position, offset, &found->header, scratch)) {
-            found->later = true;
-            found->offset = offset;
-            return true;
-        }
-        if (spool_all_zero(chunk + position, sector))
-            continue;
-        if (offset > found->nonzero_end)
-            found->zero_sector = true;
-        found->nonzero_end = offset + sector;
-    }
-    return false;
-}
-
-// From `start` (a block boundary) to the end of the file. Frames before first_candidate are not looked for. Parts that
-// cannot be read count as damaged, not as zero.
-static bool search_rest(struct scanner *scanner, uint64_t start, uint64_t first_candidate, struct search *found,
-                        struct sl_error *err)
-{
-    *found = (struct search){.nonzero_end = start};
-    struct spool_frame *buffer = frame_pool_take(scanner->pool, 2 * (size_t)CHUNK);
-    if (buffer == NULL)
-        return sl_fail(err, SL_E_NO_MEMORY, "search of %s", scanner->stream);
-    uint8_t *chunk = frame_bytes(buffer);
-    for (uint64_t at = start; at < scanner->file_bytes; at += CHUNK) {
-        size_t got;
-        struct sl_error ignored;
-        if (!read_at(scanner, chunk, CHUNK, at, &got, &ignored)) {
-            found->nonzero_end = at + CHUNK;
-            continue;
-        }
-        if (got == 0 || search_chunk(scanner, chunk, got, at, first_candidate, found, chunk + CHUNK))
-            break;
-    }
-    spool_frame_release(buffer);
-    return true;
-}
-
-// Whether a never-written sector lies inside [start, end), the claimed extent of a frame. What is behind the file's end
-// was not written either.
-static bool has_zero_sector(struct scanner *scanner, uint64_t start, uint64_t end)
-{
-    uint8_t block[SPOOL_BLOCK];
-    if (end > scanner->file_bytes)
-        return true;
-    for (uint64_t at = start; at < end; at += SPOOL_BLOCK) {
-        size_t got;
-        struct sl_error ignored;
-        if (!read_at(scanner, block, sizeof(block), at, &got, &ignored))
-            continue;
-        for (size_t position = 0; position < got && at + position < end; position += SECTOR) {
-            uint64_t left = end - at - position;
-            if (spool_all_zero(block + position, left < SECTOR ? (size_t)left : (size_t)SECTOR))
-                return true;
-        }
-    }
-    return false;
-}
-
 // ---- files
 
 static void damage_event(struct scanner *scanner, struct scan_event *event, enum verdict verdict, uint64_t first_seq,
@@ -196,30 +68,6 @@ static void damage_event(struct scanner *scanner, struct scan_event *event, enum
     event->last_seq = last_seq;
 }
 
-// The header block is no help: take the UUID from the first frame that verifies by itself.
-static bool find_uuid(struct scanner *scanner, bool *found, struct sl_error *err)
-{
-    uint8_t bytes[FRAME_HEADER_BYTES];
-    struct spool_frame *scratch = frame_pool_take(scanner->pool, CHUNK);
-    if (scratch == NULL)
-        return sl_fail(err, SL_E_NO_MEMORY, "search of %s", scanner->stream);
-    *found = false;
-    for (uint64_t at = SPOOL_BLOCK; at < scanner->file_bytes && !*found; at += SPOOL_BLOCK) {
-        struct frame_header header;
-        size_t got;
-        struct sl_error ignored;
-        if (!read_at(scanner, bytes, sizeof(bytes), at, &got, &ignored) || got < sizeof(bytes))
-            continue;
-        if (frame_header_decode(&header, bytes) != FRAME_HEADER_OK || header.offset != at ||
-            !body_verifies(scanner, &header, frame_bytes(scratch)))
-            continue;
-        scanner->uuid = header.uuid;
-        *found = true;
-    }
-    spool_frame_release(scratch);
-    return true;
-}
-
 enum opened { OPENED, OPENED_DAMAGED, OPEN_WAIT, OPEN_NONE, OPEN_FAILED };
 
 // The header block of the file just opened. OPENED_DAMAGED: *event says what is wrong; the frames are read all the
@@ -228,7 +76,7 @@ static enum opened check_file_header(struct scanner *scanner, struct scan_event 
 {
     uint8_t block[SPOOL_BLOCK];
     size_t got;
-    if (!read_at(scanner, block, sizeof(block), 0, &got, err))
+    if (!scan_read_at(scanner, block, sizeof(block), 0, &got, err))
         return OPEN_FAILED;
     struct segment_header header;
     struct sl_error why;
@@ -239,7 +87,7 @@ static enum opened check_file_header(struct scanner *scanner, struct scan_event 
     scanner->declared_bytes = decoded ? header.size_bytes : scanner->file_bytes;
     if (!decoded) {
         bool found = false;
-        if (!find_uuid(scanner, &found, err))
+        if (!scan_find_uuid(scanner, &found, err))
             return OPEN_FAILED;
         if (!found) // whatever is not zero in it gets its verdict there
             memset(&scanner->uuid, 0, sizeof(scanner->uuid));
@@ -319,7 +167,7 @@ static enum fact_header look_at_header(struct scanner *scanner, struct look *loo
 {
     size_t got;
     *failed = false;
-    if (!read_at(scanner, look->bytes, sizeof(look->bytes), scanner->offset, &got, err)) {
+    if (!scan_read_at(scanner, look->bytes, sizeof(look->bytes), scanner->offset, &got, err)) {
         // A sector that cannot be read again and again is damage like any other; below that count it may pass.
         *failed = ++scanner->read_failures < READ_FAILURES_MAX;
         memset(look->bytes, 0, sizeof(look->bytes));
@@ -340,8 +188,9 @@ static enum fact_header look_at_header(struct scanner *scanner, struct look *loo
     case FRAME_HEADER_OK:
         break;
     }
-    return same_uuid(&look->header.uuid, &scanner->uuid) && look->header.offset == scanner->offset ? HEADER_OK
-                                                                                                   : HEADER_FOREIGN;
+    return segment_uuid_equal(&look->header.uuid, &scanner->uuid) && look->header.offset == scanner->offset
+               ? HEADER_OK
+               : HEADER_FOREIGN;
 }
 
 static enum fact_order order_of(const struct scanner *scanner, const struct frame_header *header)
@@ -363,7 +212,8 @@ static enum fact_body look_at_body(struct scanner *scanner, const struct frame_h
         return BODY_BAD;
     }
     size_t got;
-    if (!read_at(scanner, frame_bytes(frame), header->body_length, scanner->offset + FRAME_HEADER_BYTES, &got, err)) {
+    if (!scan_read_at(scanner, frame_bytes(frame), header->body_length, scanner->offset + FRAME_HEADER_BYTES, &got,
+                      err)) {
         *failed = ++scanner->read_failures < READ_FAILURES_MAX;
         spool_frame_release(frame);
         return BODY_BAD;
@@ -398,14 +248,14 @@ static bool look_behind(struct scanner *scanner, struct look *look, struct sl_er
     struct facts *facts = &look->facts;
     uint64_t extent = facts->header == HEADER_OK ? frame_size(look->header.body_length) : SPOOL_BLOCK;
     uint64_t first_candidate = scanner->offset + extent;
-    if (!search_rest(scanner, scanner->offset, first_candidate, &look->search, err))
+    if (!scan_search_rest(scanner, scanner->offset, first_candidate, &look->search, err))
         return false;
     facts->later = look->search.later;
     facts->rest_zero = !facts->later && look->search.nonzero_end == scanner->offset;
     if (facts->header == HEADER_OK) {
         uint64_t end = scanner->offset + FRAME_HEADER_BYTES + look->header.body_length;
         facts->cut = end > scanner->file_bytes;
-        facts->zero_sector = has_zero_sector(scanner, scanner->offset, end);
+        facts->zero_sector = scan_has_zero_sector(scanner, scanner->offset, end);
     } else {
         facts->cut = scanner->file_bytes < scanner->declared_bytes && scanner->file_bytes % SPOOL_BLOCK != 0;
         facts->zero_sector = look->search.zero_sector;
@@ -413,7 +263,9 @@ static bool look_behind(struct scanner *scanner, struct look *look, struct sl_er
     struct scan_segment following;
     facts->last_segment = !scanner->source.segment(scanner->source.user, scanner->file.first_seq + 1, &following);
     look->next_first_seq = facts->last_segment ? 0 : following.first_seq;
-    facts->gap = !facts->last_segment && following.first_seq > scanner->expected;
+    facts->no_record = facts->later           ? look->search.header.first_seq == scanner->expected
+                       : !facts->last_segment ? look->next_first_seq <= scanner->expected
+                                              : facts->header == HEADER_OK && look->header.count == 0;
     // What this process published was synced, and its clients may have been told.
     facts->acked = scanner->file.live || scanner->expected <= scanner->acked;
     return true;
@@ -446,6 +298,8 @@ static enum scan_result take(struct scanner *scanner, const struct look *look, s
     place(scanner, event->end_offset, header->first_seq + header->count, true, header->header_crc);
     if (header->kind == FRAME_DATA)
         return SCAN_FRAME;
+    if (header->kind == FRAME_IDS)
+        return SCAN_PASSED;
     pass_seal(scanner, header);
     return SCAN_SEAL;
 }
@@ -456,7 +310,7 @@ static uint64_t claimed_count(const struct scanner *scanner, const struct look *
     struct frame_header raw;
     uint16_t version, reserved;
     frame_header_parse(&raw, &version, &reserved, look->bytes);
-    bool believable = same_uuid(&raw.uuid, &scanner->uuid) && raw.first_seq == scanner->expected &&
+    bool believable = segment_uuid_equal(&raw.uuid, &scanner->uuid) && raw.first_seq == scanner->expected &&
                       raw.body_length <= FRAME_BODY_MAX && raw.count <= raw.body_length;
     return believable ? raw.count : 1;
 }
@@ -543,9 +397,8 @@ static enum scan_result scan_place(struct scanner *scanner, struct scan_event *e
         return SCAN_FAILED;
     if (look.facts.header == HEADER_OK && frame == NULL) {
         look.facts.order = order_of(scanner, &look.header);
-        bool read =
-            scanner->bodies || scanner->force_body || look.header.body_length == 0 || look.facts.order != ORDER_NEXT;
-        if (read)
+        bool wanted = look.header.kind == FRAME_SEAL || (scanner->bodies && look.header.kind == FRAME_DATA);
+        if (wanted || scanner->force_body || look.facts.order != ORDER_NEXT)
             look.facts.body = look_at_body(scanner, &look.header, &frame, err, &failed);
         if (failed)
             return SCAN_FAILED;
@@ -554,7 +407,7 @@ static enum scan_result scan_place(struct scanner *scanner, struct scan_event *e
         if (scanner->unread) {
             step_back(scanner);
             enum scan_result again = scan_place(scanner, event, err); // once: nothing is unread any more
-            return again == SCAN_FRAME ? scan_place(scanner, event, err) : again;
+            return again == SCAN_FRAME || again == SCAN_PASSED ? scan_place(scanner, event, err) : again;
         }
         if (!look_behind(scanner, &look, err))
             return SCAN_FAILED;
@@ -581,7 +434,8 @@ static enum scan_result at_end(struct scanner *scanner, struct scan_event *event
     return SCAN_END;
 }
 
-enum scan_result scanner_next(struct scanner *scanner, struct scan_event *event, struct sl_error *err)
+// One place, or one file opened.
+static enum scan_result step(struct scanner *scanner, struct scan_event *event, struct sl_error *err)
 {
     memset(event, 0, sizeof(*event));
     if (scanner->ended)
@@ -613,4 +467,13 @@ enum scan_result scanner_next(struct scanner *scanner, struct scan_event *event,
     if (scanner->file.live)
         scanner->file_bytes = scanner->file.limit;
     return scan_place(scanner, event, err);
+}
+
+enum scan_result scanner_next(struct scanner *scanner, struct scan_event *event, struct sl_error *err)
+{
+    enum scan_result result;
+    do
+        result = step(scanner, event, err);
+    while (result == SCAN_PASSED);
+    return result;
 }

@@ -6,6 +6,7 @@
 //     persists the new name and not the removal of the old one it is the same file as a segment.
 //   - behind the rename, before the first frame: a segment without frames. Recovery: clean end.
 //   - in a frame: any subset of its sectors. Nobody was told of it. Recovery: torn tail, set aside.
+//   - in an ids frame: the same, and no record is in it.
 //   - in the seal: the segment ends without one; as the last segment it ends cleanly, and the seal holds no records.
 //   - between seal and the next activation: a sealed last segment whose stream is not closed. Recovery: clean end.
 // Failure: any error of a write, a sync or a rename here makes the log failed for good.
@@ -45,7 +46,8 @@ uint64_t segment_usable(uint64_t size_bytes)
 
 void stream_log_init(struct stream_log *log, const struct storage *storage, const char *dir)
 {
-    *log = (struct stream_log){.storage = storage, .handle = -1, .next_seq = 1, .sealed = true};
+    *log = (struct stream_log){
+        .storage = storage, .handle = -1, .next_seq = 1, .sealed = true, .ids_body_max = IDS_BODY_MAX};
     int length = snprintf(log->dir, sizeof(log->dir), "%s", dir);
     sl_assert(length > 0 && (size_t)length < sizeof(log->dir));
 }
@@ -67,6 +69,17 @@ void stream_log_release(struct stream_log *log)
     if (log->written != NULL)
         spool_frame_release(log->written);
     log->written = NULL;
+    ids_buffer_free(&log->ids);
+}
+
+// Small segments have small ids frames, so that ids take about the same part of each.
+static uint32_t ids_body_max(uint64_t size_bytes)
+{
+    uint64_t part = size_bytes / 256 / SPOOL_BLOCK * SPOOL_BLOCK;
+    if (part < SPOOL_BLOCK)
+        part = SPOOL_BLOCK;
+    uint64_t body = part - FRAME_HEADER_BYTES;
+    return body < IDS_BODY_MAX ? (uint32_t)body : (uint32_t)IDS_BODY_MAX;
 }
 
 bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, const struct segment_uuid *uuid,
@@ -105,6 +118,10 @@ bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, co
         return fail(log, err, rc, "sync of the directory");
     log->offset = SPOOL_BLOCK;
     log->sealed = false;
+    log->ids_body_max = ids_body_max(log->header.size_bytes);
+    log->ids_given_up = spool_all_zero(log->header.ids_key_id, sizeof(log->header.ids_key_id));
+    log->last_ids_offset = 0;
+    ids_buffer_reset(&log->ids, log->next_seq);
     return true;
 }
 
@@ -211,21 +228,93 @@ static bool put_frame(struct stream_log *log, struct iovec *parts, int part_coun
     return true;
 }
 
+// ---- ids
+
+uint64_t stream_log_ids_bytes(const struct stream_log *log, uint64_t records)
+{
+    if (log->ids_given_up)
+        return 0;
+    const uint64_t most = sizeof(struct ids_entry) + sizeof(struct ids_business);
+    uint64_t bytes = (log->ids.count + records) * most;
+    uint64_t frames = bytes / (log->ids_body_max - IDS_HEAD_BYTES - most) + 1;
+    return bytes + frames * (FRAME_HEADER_BYTES + IDS_HEAD_BYTES + SPOOL_BLOCK);
+}
+
+static void give_up_ids(struct stream_log *log)
+{
+    log->ids_given_up = true;
+    ids_buffer_reset(&log->ids, log->next_seq);
+}
+
+// Writes ids frames: all that waits, or full ones only. `behind` bytes must still fit, with the seal.
+static bool put_ids(struct stream_log *log, bool all, uint64_t behind, int64_t wall_ns, struct sl_error *err)
+{
+    while (!log->ids_given_up && log->ids.count > 0) {
+        struct ids_head head;
+        uint32_t taken = ids_buffer_head(&log->ids, log->ids_body_max, &head);
+        if (taken == log->ids.count && !all)
+            break;
+        uint64_t end = log->offset + frame_size((uint32_t)ids_body_length(&head)) + behind + SPOOL_BLOCK;
+        if (end > log->header.size_bytes) {
+            give_up_ids(log);
+            break;
+        }
+        head.previous_offset = log->last_ids_offset;
+        memcpy(head.key_id, log->header.ids_key_id, sizeof(head.key_id));
+        uint8_t bytes[IDS_HEAD_BYTES];
+        ids_head_encode(&head, bytes);
+        struct iovec parts[5];
+        parts[1] = (struct iovec){bytes, sizeof(bytes)};
+        parts[2] = (struct iovec){log->ids.entries, head.count * sizeof(*log->ids.entries)};
+        parts[3] = (struct iovec){log->ids.business, head.business_count * sizeof(*log->ids.business)};
+        struct frame_header frame = {.kind = FRAME_IDS, .written_wall_ns = wall_ns};
+        if (!put_frame(log, parts, head.business_count > 0 ? 3 : 2, &frame, err))
+            return false;
+        log->last_ids_offset = frame.offset;
+        ids_buffer_drop(&log->ids, &head);
+    }
+    return true;
+}
+
+static void note_ids(struct stream_log *log, const struct iovec *parts, int part_count)
+{
+    for (int i = 1; i <= part_count && !log->ids_given_up; i++)
+        if (!ids_buffer_add(&log->ids, parts[i].iov_base, parts[i].iov_len))
+            give_up_ids(log);
+}
+
+// ---- frames
+
 bool stream_log_append(struct stream_log *log, struct iovec *parts, int part_count, uint32_t count, int64_t wall_ns,
                        struct frame_header *out, struct sl_error *err)
 {
     sl_assert(!log->failed && !log->sealed && part_count > 0 && part_count <= FRAME_PARTS_MAX && count > 0);
+    size_t length = 0;
+    for (int i = 1; i <= part_count; i++)
+        length += parts[i].iov_len;
+    sl_assert(length <= FRAME_BODY_MAX);
+    if (!put_ids(log, false, frame_size((uint32_t)length), wall_ns, err))
+        return false;
     *out = (struct frame_header){.kind = FRAME_DATA, .count = count, .written_wall_ns = wall_ns};
-    return put_frame(log, parts, part_count, out, err);
+    if (!put_frame(log, parts, part_count, out, err))
+        return false;
+    note_ids(log, parts, part_count);
+    return true;
 }
 
 bool stream_log_seal(struct stream_log *log, bool closed, int64_t wall_ns, uint64_t *closed_size, struct sl_error *err)
 {
     sl_assert(!log->failed && !log->sealed);
+    if (!put_ids(log, true, 0, wall_ns, err))
+        return false;
     struct frame_header seal = {
         .kind = FRAME_SEAL, .flags = closed ? FRAME_FLAG_STREAM_CLOSED : 0, .written_wall_ns = wall_ns};
-    struct iovec parts[2];
-    if (!put_frame(log, parts, 0, &seal, err))
+    uint8_t body[SEAL_BODY_BYTES];
+    seal_body_encode(log->last_ids_offset, body);
+    bool complete = !log->ids_given_up && log->last_ids_offset > 0;
+    struct iovec parts[3];
+    parts[1] = (struct iovec){body, sizeof(body)};
+    if (!put_frame(log, parts, complete ? 1 : 0, &seal, err))
         return false;
     log->sealed = true;
     *closed_size = log->header.size_bytes;

@@ -55,6 +55,11 @@ struct stream_log {
     bool direct; // the handle is past the page cache
     // Set by the owner, or NULL: where large frames are put together.
     struct frame_pool *pool;
+    // What records that are in no ids frame yet are known by; nothing where header.ids_key_id is zero.
+    struct ids_buffer ids;
+    uint32_t ids_body_max;
+    uint64_t last_ids_offset;    // of the present segment; 0 = none
+    bool ids_given_up;           // in the present segment: its ids are read from its records
     struct spool_frame *written; // the last frame when it was put together in memory; the owner may take it (NULL then)
 };
 
@@ -66,8 +71,12 @@ void stream_log_init(struct stream_log *log, const struct storage *storage, cons
 // sealed.
 bool stream_log_activate(struct stream_log *log, struct ready_segment *ready, const struct segment_uuid *uuid,
                          int64_t wall_ns, struct sl_error *err) SL_MUST_USE;
-// Largest body that fits before the seal; 0 when none does.
+// Largest body that fits before the seal; 0 when none does. Room for ids is not kept from it: a body goes before them.
 uint64_t stream_log_room(const struct stream_log *log);
+// Bytes that the ids frames of what was appended and of `records` more records may take, beside their bodies.
+uint64_t stream_log_ids_bytes(const struct stream_log *log, uint64_t records);
+// Ids frames come by themselves: when one is full, and before the seal. Where they do not fit, and where memory is out,
+// the segment does without.
 // One frame: parts[1..part_count] are the body, back to back, `count` records; parts[0] and parts[part_count + 1] are
 // used for header and padding. Written and synced on return. *out is the frame's header.
 bool stream_log_append(struct stream_log *log, struct iovec *parts, int part_count, uint32_t count, int64_t wall_ns,

@@ -112,6 +112,8 @@ static struct spool *spool_new(const struct spool_options *options)
     spool->append_bytes = options->append_bytes;
     spool->retain_ns = options->retain_ns;
     spool->prepared = options->prepared;
+    memcpy(spool->ids_key_id, options->ids_key_id, sizeof(spool->ids_key_id));
+    spool->ids_window_ns = options->ids_window_ns;
     spool->on_failed = options->on_failed;
     spool->user = options->user;
     spool->manual = options->manual;
@@ -223,6 +225,7 @@ static bool create_stream(struct spool *spool, struct sl_error *err)
     memcpy(log->header.node, stream->node, sizeof(log->header.node));
     memcpy(log->header.predecessor, stream->predecessor, sizeof(log->header.predecessor));
     memcpy(log->header.lanes, spool->lanes, sizeof(log->header.lanes));
+    memcpy(log->header.ids_key_id, spool->ids_key_id, sizeof(log->header.ids_key_id));
     log->header.counter = counter;
     log->header.predecessor_seq = stream->predecessor_seq;
     log->header.lane_count = stream->lane_count;

@@ -43,6 +43,11 @@ struct spool_options {
     int64_t retain_ns;      // how long produced segments stay
     uint32_t prepared;      // segments kept ready, ≥ 1
     uint64_t append_bytes;  // submitted and not yet synced; over it spool_admit refuses
+    // Of the key under which the hashes in the records are made; all zero: there are none, and no ids are kept
+    // (spool/ids.h).
+    uint8_t ids_key_id[IDS_KEY_ID_BYTES];
+    // How long ids are kept when their segment is deleted, from when they were written; 0: not at all.
+    int64_t ids_window_ns;
     const char *const *lanes;
     size_t lane_count;
     // Writer thread, once, after the last waiting batch was told: a write or sync failed. May be NULL.

@@ -17,7 +17,8 @@ static struct segment_header sample_header(void)
                                     .size_bytes = 1 << 20,
                                     .predecessor_seq = 99,
                                     .lane_count = 2,
-                                    .previous_frame_crc = 0xdeadbeef};
+                                    .previous_frame_crc = 0xdeadbeef,
+                                    .ids_key_id = {1, 2, 3, 4, 5, 6, 7, 8}};
     memset(header.uuid.bytes, 7, sizeof(header.uuid.bytes));
     memcpy(header.stream, "gw-a1.42-00c0ffee", sizeof("gw-a1.42-00c0ffee"));
     memcpy(header.node, "gw-a1", sizeof("gw-a1"));
@@ -129,10 +130,10 @@ static void frame_header_refuses_every_flipped_bit(void **state)
 static void frame_header_refuses_values_out_of_range(void **state)
 {
     (void)state;
-    struct frame_header good = sample_frame(), cases[10], out;
-    for (size_t i = 0; i < 10; i++)
+    struct frame_header good = sample_frame(), cases[14], out;
+    for (size_t i = 0; i < 14; i++)
         cases[i] = good;
-    cases[0].kind = (enum frame_kind)3;
+    cases[0].kind = (enum frame_kind)4;
     cases[1].flags = FRAME_FLAG_STREAM_CLOSED; // on a data frame
     cases[2].body_length = FRAME_BODY_MAX + 1;
     cases[3].count = 0;
@@ -142,7 +143,16 @@ static void frame_header_refuses_values_out_of_range(void **state)
     cases[7].offset = 0; // the header block's place
     cases[8].first_seq = UINT64_MAX;
     cases[9].kind = FRAME_SEAL; // with records
-    for (size_t i = 0; i < 10; i++) {
+    cases[10].kind = FRAME_SEAL;
+    cases[10].count = 0;        // its body is an offset or nothing
+    cases[11].kind = FRAME_IDS; // with records
+    cases[12].kind = FRAME_IDS;
+    cases[12].count = 0;
+    cases[12].body_length = IDS_HEAD_BYTES; // of no record
+    cases[13].kind = FRAME_IDS;
+    cases[13].count = 0;
+    cases[13].flags = 1;
+    for (size_t i = 0; i < 14; i++) {
         uint8_t bytes[FRAME_HEADER_BYTES];
         frame_header_encode(&cases[i], bytes);
         assert_int_equal(frame_header_decode(&out, bytes), FRAME_HEADER_BAD);
@@ -437,6 +447,118 @@ static void record_walk_survives_any_damage(void **state)
     record_buffer_free(&buffer);
 }
 
+// ---- ids
+
+static void add_ids(struct ids_buffer *buffer, uint32_t count, uint32_t business_every)
+{
+    struct record_buffer records = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = buffer->count + i;
+        struct record record = sample_record();
+        memcpy(record.id_hash, &number, sizeof(number));
+        record.payload_hash = number * 3;
+        record.received_wall_ns = 1000 + number;
+        record.has_business_hash = business_every > 0 && number % business_every == 0;
+        memcpy(record.business_hash, &number, sizeof(number));
+        assert_true(record_append(&records, &record, NULL, 0));
+    }
+    assert_true(ids_buffer_add(buffer, records.bytes, records.length));
+    record_buffer_free(&records);
+}
+
+// Cut into bodies of any size, all ids come out, once and in order.
+static void ids_come_out_of_bodies_of_any_size(void **state)
+{
+    (void)state;
+    for (uint32_t every = 0; every < 4; every++)
+        for (uint32_t body_max = IDS_HEAD_BYTES + 44; body_max < IDS_HEAD_BYTES + 600; body_max += 7) {
+            struct ids_buffer buffer = {.first_seq = 100};
+            add_ids(&buffer, 20, every);
+            add_ids(&buffer, 17, every);
+            uint64_t next = 100;
+            while (buffer.count > 0) {
+                struct ids_head head, out;
+                assert_true(ids_buffer_head(&buffer, body_max, &head) > 0);
+                head.previous_offset = 3 * (uint64_t)SPOOL_BLOCK;
+                memcpy(head.key_id, "abcdefgh", sizeof(head.key_id));
+                uint64_t length = ids_body_length(&head);
+                assert_true(length <= body_max);
+                _Alignas(8) uint8_t body[IDS_HEAD_BYTES + 600];
+                ids_head_encode(&head, body);
+                memcpy(body + IDS_HEAD_BYTES, buffer.entries, head.count * sizeof(*buffer.entries));
+                if (head.business_count > 0)
+                    memcpy(body + IDS_HEAD_BYTES + head.count * sizeof(*buffer.entries), buffer.business,
+                           head.business_count * sizeof(*buffer.business));
+                const struct ids_entry *entries;
+                const struct ids_business *business;
+                assert_true(ids_body_decode(&out, &entries, &business, body, (uint32_t)length));
+                assert_memory_equal(&out, &head, sizeof(out));
+                assert_int_equal(out.first_seq, next);
+                uint32_t seen = 0;
+                for (uint32_t i = 0; i < out.count; i++) {
+                    uint32_t number = (uint32_t)(next + i - 100), expected = number;
+                    assert_memory_equal(entries[i].id_hash, &expected, sizeof(expected));
+                    assert_int_equal(entries[i].payload_hash, number * 3);
+                    if (every == 0 || number % every != 0)
+                        continue;
+                    assert_int_equal(business[seen].index, i);
+                    assert_memory_equal(business[seen++].hash, &expected, sizeof(expected));
+                }
+                assert_int_equal(seen, out.business_count);
+                next += out.count;
+                ids_buffer_drop(&buffer, &head);
+            }
+            assert_int_equal(next, 137);
+            assert_int_equal(buffer.business_count, 0);
+            ids_buffer_free(&buffer);
+        }
+}
+
+static void ids_bodies_that_are_malformed(void **state)
+{
+    (void)state;
+    struct ids_buffer buffer = {.first_seq = 5};
+    add_ids(&buffer, 4, 2);
+    struct ids_head head, out;
+    assert_int_equal(ids_buffer_head(&buffer, IDS_BODY_MAX, &head), 4);
+    assert_int_equal(head.business_count, 2);
+    assert_int_equal(head.first_received_wall_ns, 1000);
+    assert_int_equal(head.last_received_wall_ns, 1003);
+    _Alignas(8) uint8_t body[200];
+    uint32_t length = (uint32_t)ids_body_length(&head);
+    const struct ids_entry *entries;
+    const struct ids_business *business;
+    for (int how = 0; how < 7; how++) {
+        struct ids_head bad = head;
+        ids_head_encode(&head, body);
+        memcpy(body + IDS_HEAD_BYTES, buffer.entries, 4 * sizeof(*buffer.entries));
+        uint8_t *second = body + IDS_HEAD_BYTES + 4 * sizeof(*buffer.entries);
+        memcpy(second, buffer.business, 2 * sizeof(*buffer.business));
+        second += sizeof(*buffer.business);
+        uint32_t used = length;
+        if (how == 1)
+            bad.first_seq = 0;
+        if (how == 2)
+            bad.count = 0;
+        if (how == 3)
+            bad.previous_offset = 17;
+        if (how == 4)
+            used--;
+        if (how == 5)
+            second[0] = 4; // there is no such record
+        if (how == 6)
+            second[0] = 0; // not in order
+        if (how > 0 && how < 4)
+            ids_head_encode(&bad, body);
+        assert_int_equal(ids_body_decode(&out, &entries, &business, body, used), how == 0);
+    }
+    assert_false(ids_body_decode(&out, &entries, &business, body, IDS_HEAD_BYTES - 1));
+    // Records that are malformed leave the buffer as it is.
+    assert_false(ids_buffer_add(&buffer, "\x7f\0\0\0", 4));
+    assert_int_equal(buffer.count, 4);
+    ids_buffer_free(&buffer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,6 +576,8 @@ int main(void)
         cmocka_unit_test(record_drops),
         cmocka_unit_test(record_dropped_does_not_read),
         cmocka_unit_test(record_walk_survives_any_damage),
+        cmocka_unit_test(ids_come_out_of_bodies_of_any_size),
+        cmocka_unit_test(ids_bodies_that_are_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

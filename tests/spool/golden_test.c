@@ -71,6 +71,7 @@ static size_t build(uint8_t *bytes)
     snprintf(log.header.lanes[0], sizeof(log.header.lanes[0]), "main");
     snprintf(log.header.lanes[1], sizeof(log.header.lanes[1]), "bulk");
     log.header.lane_count = 2;
+    memcpy(log.header.ids_key_id, "key-id-8", sizeof(log.header.ids_key_id));
     log.header.counter = 1;
     log.header.predecessor_seq = 4711;
     if (!preparer_init(&preparer, &storage, "/spool", &err) || !preparer_begin(&preparer, SEGMENT, &err) ||

@@ -96,7 +96,9 @@ static void a_frame_that_does_not_chain_is_not_taken(void **state)
 
 int main(void)
 {
-#define STORY(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define STORY(name)                                                                                                    \
+    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown),                                            \
+        cmocka_unit_test_setup_teardown(name, fixture_setup_ids, fixture_teardown)
     const struct CMUnitTest tests[] = {
         STORY(misdirected_writes_are_not_taken),
         STORY(a_whole_file_from_elsewhere_is_not_taken),

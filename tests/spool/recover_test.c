@@ -3,8 +3,11 @@
 // comes back.
 #include "tests/spool/scan_fixture.h"
 
+#include "base/crc32c.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -251,7 +254,7 @@ static void a_lost_seal_loses_no_record(void **state)
         fixture_scan_both(&copy, &walk);
         fixture_expect_all_but(&copy, &walk, SIZE_MAX, 0);
         assert_int_equal(walk.damage_count, 1);
-        assert_int_equal(walk.damages[0].verdict, how == 1 ? VERDICT_CORRUPT_MIDDLE : VERDICT_LOST_SEAL);
+        assert_int_equal(walk.damages[0].verdict, VERDICT_LOST_SEAL);
         assert_true(walk.damages[0].last_seq < walk.damages[0].first_seq);
         fixture_free(&copy);
     }
@@ -294,9 +297,114 @@ static void a_segment_of_rubble_is_passed_over(void **state)
     assert_int_equal(walk.damages[0].last_seq, f->segments[2] - 1);
 }
 
+// ---- ids frames: no record is in them, and none is lost with one
+
+static void a_damaged_ids_frame_loses_no_record(void **state)
+{
+    struct fixture *f = *state;
+    const size_t body = IDS_HEAD_BYTES + 3 * sizeof(struct ids_entry);
+    for (size_t segment = 0; segment < 3; segment++)
+        for (size_t which = 0; which < (segment < 2 ? 3 : 1); which++)
+            for (size_t at = 0; at < FRAME_HEADER_BYTES + (which < 2 ? body : body - sizeof(struct ids_entry)); at++) {
+                struct walk walk;
+                char path[SPOOL_PATH_MAX];
+                fixture_path(f, segment, path);
+                uint64_t place = f->ids_offset[segment][which];
+                assert_true(disk_flip(f->disk, path, place + at, 4));
+                fixture_scan_both(f, &walk);
+                fixture_expect_all_but(f, &walk, SIZE_MAX, 0);
+                // Bodies of ids are not looked at here.
+                assert_int_equal(walk.damage_count, at < FRAME_HEADER_BYTES);
+                if (at < FRAME_HEADER_BYTES) {
+                    assert_int_equal(walk.damages[0].verdict, VERDICT_LOST_SEAL);
+                    assert_int_equal(walk.damages[0].offset, place);
+                    assert_true(walk.damages[0].last_seq < walk.damages[0].first_seq);
+                }
+                assert_true(disk_flip(f->disk, path, place + at, 4));
+            }
+}
+
+// The ids frame is the last one: a crash came in it, or right behind it.
+static void a_torn_ids_frame_at_the_end_is_clean(void **state)
+{
+    struct fixture *f = *state;
+    size_t last = f->frame_count - 1;
+    char path[SPOOL_PATH_MAX];
+    fixture_path(f, 2, path);
+    uint64_t place = f->ids_offset[2][0];
+    disk_zero(f->disk, path, place + SPOOL_BLOCK, SEGMENT - place - SPOOL_BLOCK);
+    for (unsigned sectors = 0; sectors < 4; sectors++) { // header and body take less than one; the rest is padding
+        struct fixture copy = fixture_copy(f);
+        struct walk walk;
+        if (sectors & 1)
+            disk_zero(copy.disk, path, place, 512);
+        if (sectors & 2)
+            disk_zero(copy.disk, path, place + 512, 512);
+        fixture_scan_both(&copy, &walk);
+        fixture_expect_all_but(&copy, &walk, last, last);
+        assert_int_equal(walk.damage_count, 0);
+        assert_int_equal(walk.end.verdict, VERDICT_CLEAN_END);
+        assert_int_equal(walk.end.first_seq, f->frames[last].first_seq);
+        fixture_free(&copy);
+    }
+    // Its header is there and says that it holds none; a flipped byte in what was written to the end is damage.
+    struct walk walk;
+    assert_true(disk_flip(f->disk, path, place + FRAME_HEADER_BYTES + 20, 1));
+    fixture_scan_both(f, &walk);
+    fixture_expect_all_but(f, &walk, last, last);
+    assert_int_equal(walk.damage_count, 1);
+    assert_int_equal(walk.damages[0].verdict, VERDICT_LOST_SEAL);
+    assert_true(walk.damages[0].last_seq < walk.damages[0].first_seq);
+    assert_int_equal(walk.end.verdict, VERDICT_LOST_SEAL);
+}
+
+// The same with a body of several sectors: any of them may not have been written.
+static void a_torn_ids_frame_of_several_sectors_is_clean(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture copy = fixture_copy(f);
+    size_t last = f->frame_count - 1;
+    char path[SPOOL_PATH_MAX];
+    fixture_path(&copy, 2, path);
+    uint64_t place = f->ids_offset[2][0];
+    disk_zero(copy.disk, path, place, SEGMENT - place);
+    enum { ENTRIES = 70, BODY = IDS_HEAD_BYTES + ENTRIES * sizeof(struct ids_entry) };
+    uint8_t bytes[FRAME_HEADER_BYTES + BODY];
+    memset(bytes, 0x5a, sizeof(bytes));
+    struct frame_header frame = f->frames[last - 1];
+    frame.previous_crc = frame.header_crc;
+    frame.kind = FRAME_IDS;
+    frame.first_seq += frame.count;
+    frame.acked_through = frame.first_seq - 1;
+    frame.count = 0;
+    frame.offset = place;
+    frame.body_length = BODY;
+    frame.body_crc = sl_crc32c_extend(frame_body_seed(&frame.uuid), bytes + FRAME_HEADER_BYTES, BODY);
+    frame_header_encode(&frame, bytes);
+    const uint64_t sectors = (sizeof(bytes) + 511) / 512;
+    for (unsigned written = 0; written < 1U << sectors; written++) {
+        struct walk walk;
+        for (uint64_t i = 0; i < sizeof(bytes); i++)
+            if (written & 1U << i / 512)
+                assert_true(disk_flip(copy.disk, path, place + i, bytes[i]));
+        fixture_scan_both(&copy, &walk);
+        fixture_expect_all_but(&copy, &walk, last, last);
+        assert_int_equal(walk.damage_count, 0);
+        bool nothing = written == 0, all = written + 1 == 1U << sectors;
+        assert_int_equal(walk.end.verdict, nothing || all ? VERDICT_CLEAN_END : VERDICT_TORN_TAIL);
+        assert_int_equal(walk.end.first_seq, f->frames[last].first_seq);
+        disk_zero(copy.disk, path, place, frame_size(BODY));
+    }
+    fixture_free(&copy);
+}
+
 int main(void)
 {
-#define STORY(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define STORY(name)                                                                                                    \
+    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown),                                            \
+        cmocka_unit_test_setup_teardown(name, fixture_setup_ids, fixture_teardown)
+#define PLAIN(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define IDS(name)   cmocka_unit_test_setup_teardown(name, fixture_setup_ids, fixture_teardown)
     const struct CMUnitTest tests[] = {
         STORY(undamaged_stream_is_taken_whole),
         STORY(every_byte_of_the_last_header_flipped),
@@ -312,7 +420,10 @@ int main(void)
         STORY(a_missing_segment_is_named_with_its_range),
         STORY(a_lost_seal_loses_no_record),
         STORY(two_damaged_frames_lose_two_frames),
-        STORY(a_segment_of_rubble_is_passed_over),
+        PLAIN(a_segment_of_rubble_is_passed_over),
+        IDS(a_damaged_ids_frame_loses_no_record),
+        IDS(a_torn_ids_frame_at_the_end_is_clean),
+        IDS(a_torn_ids_frame_of_several_sectors_is_clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,9 +50,10 @@ static void add_frame(struct fixture *f, struct stream_log *log, uint32_t count,
 
 // Three segments of four frames each (the last one of each has 5,000 bytes, so several sectors and two blocks). The
 // last segment is not sealed, as after a crash.
-static void fixture_make(struct fixture *f)
+static void fixture_make(struct fixture *f, bool ids)
 {
     memset(f, 0, sizeof(*f));
+    f->ids = ids;
     f->disk = disk_new(64 << 20);
     f->storage = disk_storage(f->disk);
     f->pool = frame_pool_new();
@@ -66,16 +67,22 @@ static void fixture_make(struct fixture *f)
         fail_on(&err);
     stream_log_init(&log, &f->storage, "/spool/s");
     snprintf(log.header.stream, sizeof(log.header.stream), "gw.1-00000000");
+    memset(log.header.ids_key_id, ids ? 0x1d : 0, sizeof(log.header.ids_key_id));
     for (int segment = 0; segment < 3; segment++) {
         add_segment(f, &preparer, &log);
+        log.ids_body_max = IDS_HEAD_BYTES + 3 * sizeof(struct ids_entry) + sizeof(struct ids_business);
         add_frame(f, &log, 2, 100);
         add_frame(f, &log, 1, 3000);
         add_frame(f, &log, 3, 5000);
         add_frame(f, &log, 2, 2500);
-        uint64_t closed_size;
-        f->seal_offset[segment] = log.offset;
+        uint64_t closed_size, *ids_offset = f->ids_offset[segment];
+        ids_offset[0] = log.last_ids_offset;
+        ids_offset[1] = log.offset;
+        ids_offset[2] = log.offset + SPOOL_BLOCK;
+        f->seal_offset[segment] = log.offset + (ids && segment < 2 ? 2 * (uint64_t)SPOOL_BLOCK : 0);
         if (segment < 2 && !stream_log_seal(&log, false, 7, &closed_size, &err))
             fail_on(&err);
+        assert_true(segment == 2 || log.offset == f->seal_offset[segment] + SPOOL_BLOCK);
     }
     stream_log_release(&log);
 }
@@ -177,12 +184,23 @@ void fixture_expect_all_but(const struct fixture *f, const struct walk *walk, si
             fail_msg("frame %zu: %s", i, walk->taken[i] ? "taken" : "missing");
 }
 
-int fixture_setup(void **state)
+static int setup(void **state, bool ids)
 {
     struct fixture *f = malloc(sizeof(*f));
-    fixture_make(f);
+    assert_non_null(f);
+    fixture_make(f, ids);
     *state = f;
     return 0;
+}
+
+int fixture_setup(void **state)
+{
+    return setup(state, false);
+}
+
+int fixture_setup_ids(void **state)
+{
+    return setup(state, true);
 }
 
 int fixture_teardown(void **state)

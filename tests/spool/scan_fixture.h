@@ -19,6 +19,8 @@ struct fixture {
     size_t frame_segment[FRAMES_MAX];       // index into segments
     size_t frame_count;
     uint64_t seal_offset[8];
+    bool ids; // with ids frames: one before the last data frame of a segment, two before its seal
+    uint64_t ids_offset[8][3];
     uint64_t acked_floor;
 };
 
@@ -33,6 +35,7 @@ struct walk {
 // For cmocka: *state is a fixture. Each segment has four frames; the last one of each has 5,000 bytes, so several
 // sectors and two blocks. The last segment is not sealed, as after a crash.
 int fixture_setup(void **state);
+int fixture_setup_ids(void **state); // with ids frames
 int fixture_teardown(void **state);
 // The same stream on a disk of its own.
 struct fixture fixture_copy(const struct fixture *f);

@@ -24,7 +24,7 @@ static void every_row_is_reached_and_every_fact_has_one(void **state)
                                           .rest_zero = bits & 4,
                                           .later = bits & 8,
                                           .last_segment = bits & 16,
-                                          .gap = bits & 32,
+                                          .no_record = bits & 32,
                                           .acked = bits & 64};
                     size_t row;
                     enum verdict verdict = recover_classify(&facts, &row);
@@ -62,8 +62,9 @@ static void rows_say_what_the_design_says(void **state)
         {"a frame that was not written behind the one before it",
          {.header = HEADER_OK, .body = BODY_OK, .order = ORDER_CHAIN},
          VERDICT_MISDIRECTED},
+        {"no record stood here, as later frames say", tail, VERDICT_LOST_SEAL},
         {"never written, and later frames are there", zero, VERDICT_HOLE},
-        {"no seal, and the next segment goes on without a gap", zero, VERDICT_LOST_SEAL},
+        {"no record stood here, as the next segment says", zero, VERDICT_LOST_SEAL},
         {"never written, and later segments are there", zero, VERDICT_HOLE},
         {"never written, and a client was told of it", zero, VERDICT_LOST_ACKNOWLEDGED},
         {"the file ends where it was allocated", zero, VERDICT_TRUNCATED},
@@ -72,25 +73,30 @@ static void rows_say_what_the_design_says(void **state)
         {"another place's frame", tail, VERDICT_MISDIRECTED},
         {"does not verify, and later frames do", tail, VERDICT_CORRUPT_MIDDLE},
         {"does not verify, and later segments are there", tail, VERDICT_CORRUPT_MIDDLE},
+        {"ids or a seal that were synced", tail, VERDICT_LOST_SEAL},
         {"does not verify, and a client was told of it", tail, VERDICT_LOST_ACKNOWLEDGED},
         {"the file ends inside the last frame", tail, VERDICT_TRUNCATED},
+        {"ids or a seal, completely written", tail, VERDICT_LOST_SEAL},
         {"the last frame, not completely written", tail, VERDICT_TORN_TAIL},
         {"the last frame, completely written", tail, VERDICT_DAMAGED_TAIL},
     };
     assert_int_equal(sizeof(cases) / sizeof(cases[0]), recover_row_count);
-    cases[4].facts.later = true;
-    cases[5].facts.last_segment = false;
+    cases[4].facts.later = cases[4].facts.no_record = true;
+    cases[5].facts.later = true;
     cases[6].facts.last_segment = false;
-    cases[6].facts.gap = true;
-    cases[7].facts.acked = true;
-    cases[8].facts.header = HEADER_ABSENT;
-    cases[10].facts.rest_zero = false;
-    cases[11].facts.header = HEADER_FOREIGN;
-    cases[12].facts.later = true;
-    cases[13].facts.last_segment = false;
-    cases[14].facts.acked = true;
-    cases[15].facts.cut = true;
-    cases[16].facts.zero_sector = true;
+    cases[6].facts.no_record = true;
+    cases[7].facts.last_segment = false;
+    cases[8].facts.acked = true;
+    cases[9].facts.header = HEADER_ABSENT;
+    cases[11].facts.rest_zero = false;
+    cases[12].facts.header = HEADER_FOREIGN;
+    cases[13].facts.later = true;
+    cases[14].facts.last_segment = false;
+    cases[15].facts.acked = cases[15].facts.no_record = true;
+    cases[16].facts.acked = true;
+    cases[17].facts.cut = true;
+    cases[18].facts.no_record = true;
+    cases[19].facts.zero_sector = true;
     for (size_t i = 0; i < recover_row_count; i++) {
         size_t row;
         assert_int_equal(recover_classify(&cases[i].facts, &row), cases[i].verdict);

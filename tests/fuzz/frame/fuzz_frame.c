@@ -1,6 +1,6 @@
 // Any bytes as a segment header, a frame and its records: a decoder ends, reads nothing beyond them, and what it takes
 // encodes to the same bytes again. The first byte picks what the rest is: 0 a segment header, 1 a frame header, 2
-// records, else a whole segment file that is scanned from a storage in memory.
+// records, 4 the body of an ids frame, else a whole segment file that is scanned from a storage in memory.
 #include "spool/internal.h"
 
 #include "base/crc32c.h"
@@ -120,6 +120,45 @@ static void check_records(const uint8_t *data, size_t size)
     sl_assert(reader.failed || reader.position == reader.length);
 }
 
+static void check_ids(const uint8_t *data, size_t size)
+{
+    uint8_t *body = malloc(size > 0 ? size : 1), again[IDS_HEAD_BYTES]; // aligned, and of that size for the sanitizer
+    sl_assert(body != NULL && size <= UINT32_MAX);
+    if (size > 0)
+        memcpy(body, data, size);
+    struct ids_head head;
+    const struct ids_entry *entries;
+    const struct ids_business *business;
+    if (ids_body_decode(&head, &entries, &business, body, (uint32_t)size)) {
+        ids_head_encode(&head, again);
+        sl_assert(memcmp(again, body, sizeof(again)) == 0);
+        sl_assert((const uint8_t *)entries == body + IDS_HEAD_BYTES &&
+                  (const uint8_t *)(business + head.business_count) == body + size);
+        for (uint32_t i = 0; i < head.business_count; i++)
+            sl_assert(business[i].index < head.count && (i == 0 || business[i - 1].index < business[i].index));
+    }
+    free(body);
+}
+
+// What the writer takes from records is what a reader sees in them.
+static void check_ids_of_records(const uint8_t *data, size_t size)
+{
+    struct ids_buffer buffer = {.first_seq = 1};
+    struct sl_reader reader = sl_reader_of(data, size);
+    struct record record;
+    bool taken = ids_buffer_add(&buffer, data, size);
+    uint32_t count = 0, business = 0;
+    while (record_next(&reader, &record)) {
+        sl_assert(!taken || memcmp(buffer.entries[count].id_hash, record.id_hash, RECORD_HASH_BYTES) == 0);
+        sl_assert(!taken || buffer.entries[count].payload_hash == record.payload_hash);
+        sl_assert(!taken || !record.has_business_hash || buffer.business[business].index == count);
+        business += record.has_business_hash;
+        count++;
+    }
+    sl_assert(reader.failed || (taken && buffer.count == count && buffer.business_count == business));
+    ids_buffer_free(&buffer);
+}
+
 static bool one_segment(void *user, uint64_t at_least, struct scan_segment *out)
 {
     (void)user;
@@ -176,6 +215,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         check_records(data + 1, size - 1);
+        check_ids_of_records(data + 1, size - 1);
+        break;
+    case 4:
+        check_ids(data + 1, size - 1);
         break;
     default:
         check_segment(data + 1, size - 1, true);
