@@ -48,7 +48,7 @@ static enum step init_transactions(struct lane *lane)
     struct session *session = &lane->session;
     int64_t deadline_ns = sl_monotonic_ns() + INIT_DEADLINE_MS * SL_NS_PER_MS;
     for (;;) {
-        rd_kafka_error_t *error = rd_kafka_init_transactions(session->rk, CALL_SLICE_MS);
+        rd_kafka_error_t *error = rd_kafka_init_transactions(session->rk, INIT_SLICE_MS);
         if (!error)
             return STEP_GO;
         transaction_serve(lane, 0);

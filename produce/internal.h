@@ -31,9 +31,11 @@ enum {
     // before the coordinator does.
     MESSAGE_TIMEOUT_MS = 10000,
     SOCKET_TIMEOUT_MS = 7000,
-    CALL_SLICE_MS = 200,      // a blocking call is resumed this often, so that a stop is noticed
     CALL_DEADLINE_MS = 15000, // after that the outcome is unknown: new producer
-    ABORT_SLICE_MS = 20,      // slice of an abort, which waits for delivery reports that the lane has to serve
+    INIT_SLICE_MS = 2000,     // init_transactions is resumed this often, so that a stop is noticed
+    // An abort waits for delivery reports that the lane has to serve, so it has to be resumed. Long enough for
+    // librdkafka's thread to answer on a busy machine; a slice that it misses costs a new producer (commit.c).
+    ABORT_SLICE_MS = 200,
 };
 
 // A topic, over all lanes. Immutable name; the figures under produce->mutex.
@@ -229,6 +231,8 @@ bool produce_add_lane(struct produce *produce, const char *name, struct sl_error
 void *lane_main(void *lane);
 // Stop was asked for and its deadline has passed.
 bool lane_must_quit(const struct lane *lane);
+// For a call that cannot be interrupted: CALL_DEADLINE_MS, or less when a stop has a deadline before.
+int lane_call_timeout_ms(const struct lane *lane);
 void lane_set_state(struct lane *lane, enum produce_lane_state state, const char *trouble);
 // Sleeps; ends early when a stop is asked for or its deadline passes. False: must quit.
 bool lane_pause(struct lane *lane, int64_t ns);

@@ -33,6 +33,15 @@ bool lane_must_quit(const struct lane *lane)
     return atomic_load(&produce->stopping) && sl_monotonic_ns() >= atomic_load(&produce->stop_deadline_ns);
 }
 
+int lane_call_timeout_ms(const struct lane *lane)
+{
+    const struct produce *produce = lane->produce;
+    if (!atomic_load(&produce->stopping))
+        return CALL_DEADLINE_MS;
+    int64_t left_ms = (atomic_load(&produce->stop_deadline_ns) - sl_monotonic_ns()) / SL_NS_PER_MS;
+    return left_ms < 1 ? 1 : left_ms < CALL_DEADLINE_MS ? (int)left_ms : (int)CALL_DEADLINE_MS;
+}
+
 static const char *state_level_word(enum produce_lane_state state)
 {
     return state == PRODUCE_STOPPED ? "a lane is stopped"

@@ -101,6 +101,38 @@ static void test_commit_is_retried(void **state)
     end(stand);
 }
 
+// Every call of librdkafka's commit, so that a test can count them (linked with --wrap).
+static _Atomic unsigned commit_calls, commit_failures;
+rd_kafka_error_t *__real_rd_kafka_commit_transaction(rd_kafka_t *rk, int timeout_ms);
+rd_kafka_error_t *__wrap_rd_kafka_commit_transaction(rd_kafka_t *rk, int timeout_ms);
+rd_kafka_error_t *__wrap_rd_kafka_commit_transaction(rd_kafka_t *rk, int timeout_ms)
+{
+    commit_calls++;
+    rd_kafka_error_t *error = __real_rd_kafka_commit_transaction(rk, timeout_ms);
+    commit_failures += error != NULL;
+    return error;
+}
+
+// A commit that is resumed after a timeout may be told done before it is (produce/commit.c).
+static void test_a_slow_commit_is_one_call(void **state)
+{
+    (void)state;
+    struct stand *stand = begin(one_topic, 0);
+    stand_start(stand);
+    stand_await_state(stand, "main", PRODUCE_FOLLOWING); // claimed
+    commit_calls = commit_failures = 0;
+    for (int32_t broker = 1; broker <= 3; broker++)
+        rd_kafka_mock_broker_push_request_error_rtts(stand->cluster, broker, API_END_TXN, 1, RD_KAFKA_RESP_ERR_NO_ERROR,
+                                                     1200);
+    stand_append(stand, 100);
+    stand_await_drained(stand);
+    assert_int_equal(copies(stand, "events", 1, 100, 1), 0);
+    assert_true(commit_calls >= 1);
+    assert_int_equal(commit_failures, 0);
+    assert_int_equal(stand_lane(stand, "main").producers, 1);
+    end(stand);
+}
+
 // Errors that a commit may answer with after the claim: abort, new producer, or both; the events arrive all the same.
 static void commit_fails_with(rd_kafka_resp_err_t code, bool fenced)
 {
@@ -508,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_happy_path),
         cmocka_unit_test(test_commit_is_retried),
+        cmocka_unit_test(test_a_slow_commit_is_one_call),
         cmocka_unit_test(test_commit_fenced),
         cmocka_unit_test(test_commit_mapping_lost),
         cmocka_unit_test(test_commit_bad_state),
