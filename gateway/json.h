@@ -23,7 +23,7 @@ enum { JSON_POINTERS_MAX = 16 };
 
 struct json_parser;
 // capacity: the longest single event in bytes, 1..2^30; depth_max: nesting allowed, 1..1024, the event object itself is
-// depth 1. NULL: no memory. About 25 × capacity of address space, of which ordinary events touch next to
+// depth 1. NULL: no memory. 20 to 60 × capacity of address space, of which ordinary events touch next to
 // nothing.
 struct json_parser *json_parser_new(size_t capacity, uint32_t depth_max);
 void json_parser_free(struct json_parser *parser);

@@ -7,7 +7,7 @@
 // What an offset points to: the first byte that no valid body could have there (the end, when it ends early); of a
 // number out of range, of an event that is no object and of one that is too long, its first byte; of ill-formed UTF-8
 // its first byte, of a lone surrogate its backslash; of nesting too deep, the bracket. Only an event that is otherwise
-// valid is looked at for duplicate keys (json_tape.c); there it is the opening quote of the second key.
+// valid is looked at for duplicate keys (json_keys.c); there it is the opening quote of the second key.
 #include "gateway/json_reader.h"
 
 #include <stdio.h>

@@ -39,28 +39,30 @@ static inline uint64_t json_mix(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+// Of the two words that a key's bytes are read into: those that are of a key of so many bytes.
+static const uint64_t json_masks[17][2] = {
+    {0, 0},
+    {0xff, 0},
+    {0xffff, 0},
+    {0xffffff, 0},
+    {0xffffffff, 0},
+    {0xffffffffff, 0},
+    {0xffffffffffff, 0},
+    {0xffffffffffffff, 0},
+    {~UINT64_C(0), 0},
+    {~UINT64_C(0), 0xff},
+    {~UINT64_C(0), 0xffff},
+    {~UINT64_C(0), 0xffffff},
+    {~UINT64_C(0), 0xffffffff},
+    {~UINT64_C(0), 0xffffffffff},
+    {~UINT64_C(0), 0xffffffffffff},
+    {~UINT64_C(0), 0xffffffffffffff},
+    {~UINT64_C(0), ~UINT64_C(0)},
+};
+
 // At least 16 bytes must be readable from `key` on, and from any part of it; those past `length` do not count.
 static inline uint64_t json_key_hash(const uint8_t *key, size_t length)
 {
-    static const uint64_t masks[17][2] = {
-        {0, 0},
-        {0xff, 0},
-        {0xffff, 0},
-        {0xffffff, 0},
-        {0xffffffff, 0},
-        {0xffffffffff, 0},
-        {0xffffffffffff, 0},
-        {0xffffffffffffff, 0},
-        {~UINT64_C(0), 0},
-        {~UINT64_C(0), 0xff},
-        {~UINT64_C(0), 0xffff},
-        {~UINT64_C(0), 0xffffff},
-        {~UINT64_C(0), 0xffffffff},
-        {~UINT64_C(0), 0xffffffffff},
-        {~UINT64_C(0), 0xffffffffffff},
-        {~UINT64_C(0), 0xffffffffffffff},
-        {~UINT64_C(0), ~UINT64_C(0)},
-    };
     uint64_t state = json_seed.words[0] ^ length;
     uint64_t words[2];
     while (length > 16) {
@@ -70,7 +72,8 @@ static inline uint64_t json_key_hash(const uint8_t *key, size_t length)
         length -= 16;
     }
     memcpy(words, key, 16);
-    return json_mix((words[0] & masks[length][0]) ^ state, (words[1] & masks[length][1]) ^ json_seed.words[1]);
+    return json_mix((words[0] & json_masks[length][0]) ^ state,
+                    (words[1] & json_masks[length][1]) ^ json_seed.words[1]);
 }
 
 struct json_token {
@@ -86,47 +89,6 @@ struct json_pointer {
     struct json_token *tokens;
     uint32_t token_count; // ≥ 1
 };
-
-// ---- one event's tape (json_tape.c)
-
-struct json_key_slot {
-    uint64_t hash;
-    uint32_t serial; // of the object that has the key; below the event's first serial: free
-    uint32_t string; // where its bytes are in json_view.strings
-};
-
-struct json_frame {   // an open container
-    uint64_t wanted;  // of an object: which hashes its active pointers ask for, a bit each
-    uint64_t salt;    // of an object, from its serial
-    uint32_t serial;  // of an object, 0 for an array
-    uint32_t active;  // pointers whose tokens led here
-    uint32_t element; // of an array, counted only while pointers are active
-    bool object;
-};
-
-struct json_tape {
-    struct json_key_slot *slots; // sized for the worst event; a small event uses the first few only
-    struct json_frame *frames;   // depth_max of them
-    uint32_t depth_max;
-    uint32_t serial; // of the last object; counts on across events, so that slots need no clearing
-    size_t slot_count;
-};
-
-bool json_tape_init(struct json_tape *tape, size_t capacity, uint32_t depth_max);
-void json_tape_free(struct json_tape *tape);
-
-enum json_tape_result { JSON_TAPE_READ, JSON_TAPE_DUPLICATE, JSON_TAPE_DEPTH };
-
-struct json_duplicate {
-    uint32_t structural; // of the second key
-    struct sl_span key;
-};
-
-// Walks the tape of the event whose '{' is structural `first` and whose '}' is structural `last`; `bytes` is what was
-// indexed. Fills values[0..pointer_count), and *duplicate for JSON_TAPE_DUPLICATE.
-enum json_tape_result json_tape_read(struct json_tape *tape, const struct json_view *view, const uint8_t *bytes,
-                                     uint32_t first, uint32_t last, const struct json_pointer *const *pointers,
-                                     size_t pointer_count, struct json_value *values, struct json_duplicate *duplicate);
 
 // ---- faults (json_error.c)
 

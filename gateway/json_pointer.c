@@ -1,4 +1,4 @@
-// JSON Pointers (RFC 6901), compiled once and matched during the walk over an event's tape by the hash of each token.
+// JSON Pointers (RFC 6901), compiled once and matched, while an event is read, by the hash of each token.
 #include "gateway/json_internal.h"
 
 #include <errno.h>

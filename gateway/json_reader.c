@@ -166,7 +166,7 @@ static bool real_fits(const uint8_t *literal, size_t length)
     return isfinite(strtod(text, NULL));
 }
 
-static bool read_number(struct json_reader *reader)
+bool json_read_number(struct json_reader *reader)
 {
     size_t start = reader->at;
     bool negative = reader_peek(reader) == '-';
@@ -249,7 +249,7 @@ static bool read_scalar(struct json_reader *reader)
     if (byte == 't' || byte == 'f' || byte == 'n')
         return read_word(reader, byte == 't' ? "true" : byte == 'f' ? "false" : "null");
     if (byte == '-' || is_digit(byte))
-        return read_number(reader);
+        return json_read_number(reader);
     return reader_refuse_here(reader, why_no_value(byte));
 }
 

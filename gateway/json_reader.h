@@ -1,5 +1,4 @@
-// A strict RFC 8259 reader of one value, which says what is wrong and where. Internal to gateway/json_error.c and
-// gateway/json_reader.c.
+// A strict RFC 8259 reader of one value, which says what is wrong and where. Internal to gateway/json*.
 //
 // Threads: none; a reader belongs to its caller and owns nothing.
 #ifndef SLUICE_GATEWAY_JSON_READER_H
@@ -20,6 +19,8 @@ struct json_reader {
 
 // One whole value, up to the byte after it; `at` is its first byte, or a blank before it. False: *fault is filled.
 bool json_read_value(struct json_reader *reader);
+// The same of a number; `at` is its first byte, and is left behind its last one.
+bool json_read_number(struct json_reader *reader);
 
 static inline bool reader_refuse(struct json_reader *reader, enum json_fault_kind kind, size_t offset,
                                  const char *detail)

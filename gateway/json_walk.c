@@ -1,18 +1,18 @@
 // Walking a body, event by event.
 //
 // Happy path: a *window* of the body, which begins at an event, is indexed by one run of simdjson's stage 1. For each
-// event in it the brackets are counted along the index until they balance: that gives its last byte and its depth. Then
-// stage 2 validates it, and the walk over its tape (json_tape.c) finds duplicate keys and the values asked for. An
-// event that a window cuts is the first of the next one. Stage 1 refuses input that ends inside a string, so a window
-// may have to end before the last quote in it: whether that quote opens a string is guessed from the byte behind it,
-// and the other end is tried when the guess was wrong. NDJSON needs none of this: a line is a window.
+// event in it one walk along the index (json_tokens.c) validates it, finds duplicate keys, the values asked for and the
+// event's end. An event that a window cuts is the first of the next one. Stage 1 refuses input that ends inside a
+// string, so a window may have to end before the last quote in it: whether that quote opens a string is guessed from
+// the byte behind it, and the other end is tried when the guess was wrong. NDJSON needs none of this: a line is a
+// window.
 //
 // Memory is bounded by the parser's capacity, not by the body: no index is ever longer than capacity + WINDOW bytes.
 //
 // Failure: whenever anything is refused, a second pass by plain code (json_error.c) finds the first fault from there
 // on. It may lie in a later event of the window; then the walk goes on up to that event, so that every event before the
 // fault has been handed out, and those alone, wherever the windows happened to lie.
-#include "gateway/json_internal.h"
+#include "gateway/json_tokens.h"
 
 #include <stdlib.h>
 
@@ -20,8 +20,7 @@ enum { WINDOW = 64 * 1024, WINDOW_GROWTH = 8 };
 
 struct json_parser {
     struct json_engine *engine;
-    struct json_view view;
-    struct json_tape tape;
+    struct json_tokens tokens;
     size_t capacity;
     size_t window_max;
     size_t window_first;
@@ -46,12 +45,11 @@ struct json_parser *json_parser_new(size_t capacity, uint32_t depth_max)
     parser->capacity = capacity;
     parser->depth_max = depth_max;
     parser->window_max = capacity + WINDOW;
-    parser->engine = json_engine_new(parser->window_max, capacity, depth_max);
-    if (!json_tape_init(&parser->tape, capacity, depth_max) || parser->engine == NULL) {
+    parser->engine = json_engine_new(parser->window_max);
+    if (!json_tokens_init(&parser->tokens, parser->window_max, depth_max) || parser->engine == NULL) {
         json_parser_free(parser);
         return NULL;
     }
-    parser->view = json_engine_view(parser->engine);
     json_parser_set_window(parser, WINDOW);
     return parser;
 }
@@ -68,7 +66,7 @@ void json_parser_free(struct json_parser *parser)
         return;
     if (parser->engine != NULL)
         json_engine_free(parser->engine);
-    json_tape_free(&parser->tape);
+    json_tokens_free(&parser->tokens);
     free(parser);
 }
 
@@ -92,7 +90,6 @@ struct walk {
     size_t window_bytes; // of the next window
     size_t window;       // where the present one begins
     size_t window_end;   // 0: there is none
-    uint32_t count;      // its structurals
     uint32_t next;       // the structural where the next event should be
 };
 
@@ -112,9 +109,11 @@ static size_t walk_limit(const struct walk *walk)
 
 static bool window_try(struct walk *walk, size_t at, size_t end, bool *in_string)
 {
-    walk->count = json_engine_index(walk->parser->engine, walk->bytes + at, end - at, in_string);
-    if (walk->count == 0)
+    struct json_parser *parser = walk->parser;
+    uint32_t count = json_engine_index(parser->engine, walk->bytes + at, end - at, in_string);
+    if (count == 0)
         return false;
+    json_tokens_set(&parser->tokens, walk->bytes + at, end - at, json_engine_structurals(parser->engine), count);
     walk->window = at;
     walk->window_end = end;
     walk->next = 0;
@@ -156,26 +155,6 @@ static bool window_open(struct walk *walk, size_t at, size_t size)
     return in_string && window_try(walk, at, closes ? quote : end, &in_string);
 }
 
-// Counts brackets from the '{' at structural `first` until they balance. False: they do not in this window.
-static JSON_OUT_OF_LINE bool find_close(const struct walk *walk, uint32_t first, uint32_t *last, uint32_t *deepest)
-{
-    static const int8_t steps[256] = {['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1};
-    const uint32_t *structurals = walk->parser->view.structurals;
-    const uint8_t *bytes = walk->bytes + walk->window;
-    int32_t depth = 1;
-    int32_t most = 1;
-    for (uint32_t i = first + 1; i < walk->count; i++) {
-        depth += steps[bytes[structurals[i]]];
-        most = depth > most ? depth : most;
-        if (depth == 0) {
-            *last = i;
-            *deepest = (uint32_t)most;
-            return true;
-        }
-    }
-    return false;
-}
-
 // ---- events
 
 enum step {
@@ -184,62 +163,41 @@ enum step {
     STEP_DOUBT, // something from here on is wrong: ask locate()
 };
 
-// Makes the window hold the whole event at `at`, whose last structural is then *last.
-static enum step find_event(struct walk *walk, size_t at, uint32_t *last)
+// Is the event at `at` where the window has it due? Opens one there if it is not.
+static bool window_reach(struct walk *walk, size_t at, bool *fresh)
 {
-    const uint32_t *structurals = walk->parser->view.structurals;
-    uint32_t deepest = 0;
-    for (;;) {
-        bool fresh = false;
-        if (walk->window_end <= at || walk->next >= walk->count || walk->window + structurals[walk->next] != at) {
-            if (!window_open(walk, at, walk->window_bytes))
-                return STEP_DOUBT;
-            fresh = true;
-        }
-        if (find_close(walk, walk->next, last, &deepest))
-            break;
-        if (walk->window_end == walk_limit(walk) || (fresh && walk->window_bytes >= walk->parser->window_max))
-            return STEP_DOUBT;
-        if (fresh)
-            walk->window_bytes = smaller(walk->window_bytes * WINDOW_GROWTH, walk->parser->window_max);
-        walk->window_end = 0;
-    }
-    size_t length = structurals[*last] - structurals[walk->next] + 1;
-    return deepest <= walk->parser->depth_max && length <= walk->parser->capacity ? STEP_DONE : STEP_DOUBT;
+    const struct json_tokens *tokens = &walk->parser->tokens;
+    *fresh =
+        walk->window_end <= at || walk->next >= tokens->count || walk->window + tokens->structurals[walk->next] != at;
+    return !*fresh || window_open(walk, at, walk->window_bytes);
 }
 
-// The same for an event that should be all there is, and parses it: when one window takes it whole, stage 2 sees by
-// itself that brackets balance and that nothing is left over.
-static enum step parse_alone(struct walk *walk, size_t at, uint32_t *last)
+// Reads the event at `at`, in a window that holds all of it.
+static enum json_tokens_result read_event(struct walk *walk, size_t at, struct json_reading *reading)
 {
     struct json_parser *parser = walk->parser;
-    if (walk->end - at > walk->window_bytes) {
-        if (find_event(walk, at, last) != STEP_DONE ||
-            skip_blanks(walk, walk->window + parser->view.structurals[*last] + 1) != walk->end)
-            return STEP_DOUBT;
-        return json_engine_parse(parser->engine, walk->next) ? STEP_DONE : STEP_DOUBT;
+    for (;;) {
+        bool fresh;
+        if (!window_reach(walk, at, &fresh))
+            return JSON_TOKENS_REFUSED;
+        reading->first = walk->next;
+        enum json_tokens_result result = json_tokens_read(&parser->tokens, reading, &walk->event);
+        if (result == JSON_TOKENS_READ && walk->event.raw.length > parser->capacity)
+            return JSON_TOKENS_REFUSED;
+        if (result != JSON_TOKENS_CUT)
+            return result;
+        if (walk->window_end == walk_limit(walk) || (fresh && walk->window_bytes >= parser->window_max))
+            return JSON_TOKENS_REFUSED;
+        if (fresh)
+            walk->window_bytes = smaller(walk->window_bytes * WINDOW_GROWTH, parser->window_max);
+        walk->window_end = 0;
     }
-    if (!window_open(walk, at, walk->window_bytes))
-        return STEP_DOUBT;
-    *last = walk->count - 1;
-    bool fits = parser->view.structurals[*last] < parser->capacity;
-    return fits && json_engine_parse_all(parser->engine) ? STEP_DONE : STEP_DOUBT;
-}
-
-// A blank between two tokens of an event is found by the second one: a structural that a blank precedes.
-static JSON_OUT_OF_LINE bool is_compact(const uint8_t *bytes, const uint32_t *structurals, uint32_t first,
-                                        uint32_t last)
-{
-    bool blank = false;
-    for (uint32_t i = first + 1; i <= last; i++)
-        blank |= json_is_blank(bytes[structurals[i] - 1]);
-    return !blank;
 }
 
 size_t json_compact(const struct json_parser *parser, const struct json_event *event, uint8_t *out)
 {
     const uint8_t *bytes = event->raw.bytes;
-    const uint32_t *structurals = parser->view.structurals;
+    const uint32_t *structurals = parser->tokens.structurals;
     const uint32_t start = structurals[parser->event_first];
     size_t used = 0;
     size_t copied = 0; // of raw
@@ -272,14 +230,16 @@ static struct json_scan scan_from(const struct walk *walk, enum json_due due, si
     };
 }
 
-// A duplicate key is reported only for an event that has no other fault. Alone, its depth has been seen only as far as
-// the key.
-static enum step refuse_key(struct walk *walk, size_t at, bool alone, const struct json_duplicate *duplicate)
+// A duplicate key is reported only for an event that has no other fault; it has been looked at only as far as the key.
+static enum step refuse_key(struct walk *walk, size_t at, bool alone, const struct json_reading *reading)
 {
-    struct json_scan scan = scan_from(walk, JSON_DUE_DOCUMENT, at);
-    size_t offset = walk->window + walk->parser->view.structurals[duplicate->structural];
-    if (!alone || !json_scan_fault(&scan, walk->fault))
-        json_refuse_duplicate(walk->fault, walk->event.index, offset, duplicate->key);
+    struct json_scan scan = scan_from(walk, alone ? JSON_DUE_DOCUMENT : JSON_DUE_EVENT, at);
+    struct json_fault other;
+    if (json_scan_fault(&scan, &other) && scan.index == walk->event.index)
+        *walk->fault = other;
+    else
+        json_refuse_duplicate(walk->fault, walk->event.index, walk->window + reading->duplicate,
+                              reading->duplicate_key);
     return STEP_STOP;
 }
 
@@ -287,33 +247,28 @@ static enum step refuse_key(struct walk *walk, size_t at, bool alone, const stru
 static enum step take_event(struct walk *walk, size_t at, bool alone, size_t *behind)
 {
     struct json_parser *parser = walk->parser;
-    uint32_t last;
+    struct json_event *event = &walk->event;
+    struct json_reading reading = {.pointers = walk->pointers, .pointer_count = walk->pointer_count};
     if (walk->bytes[at] != '{')
         return STEP_DOUBT;
-    if (alone ? parse_alone(walk, at, &last) != STEP_DONE
-              : find_event(walk, at, &last) != STEP_DONE || !json_engine_parse(parser->engine, walk->next))
+    switch (read_event(walk, at, &reading)) {
+    case JSON_TOKENS_DUPLICATE:
+        return refuse_key(walk, at, alone, &reading);
+    case JSON_TOKENS_CUT:
+    case JSON_TOKENS_REFUSED:
         return STEP_DOUBT;
-
-    size_t end = walk->window + parser->view.structurals[last] + 1;
-    struct json_event *event = &walk->event;
-    event->raw = (struct sl_span){.bytes = walk->bytes + at, .length = end - at};
-    struct json_duplicate duplicate;
-    switch (json_tape_read(&parser->tape, &parser->view, walk->bytes + walk->window, walk->next, last, walk->pointers,
-                           walk->pointer_count, event->values, &duplicate)) {
-    case JSON_TAPE_DUPLICATE:
-        return refuse_key(walk, at, alone, &duplicate);
-    case JSON_TAPE_DEPTH:
-        return STEP_DOUBT;
-    case JSON_TAPE_READ:
+    case JSON_TOKENS_READ:
         break;
     }
-    event->compact = is_compact(walk->bytes + walk->window, parser->view.structurals, walk->next, last);
-    parser->event_first = walk->next;
-    parser->event_last = last;
+    size_t end = at + event->raw.length;
+    if (alone && skip_blanks(walk, end) != walk->end)
+        return STEP_DOUBT;
+    parser->event_first = reading.first;
+    parser->event_last = reading.last;
     if (!walk->on_event(event, walk->user))
         return STEP_STOP;
     event->index++;
-    walk->next = last + 2; // behind the comma
+    walk->next = reading.last + 2; // behind the comma
     *behind = end;
     return STEP_DONE;
 }
@@ -322,7 +277,8 @@ static enum step take_event(struct walk *walk, size_t at, bool alone, size_t *be
 static bool locate(struct walk *walk, enum json_due due, size_t at)
 {
     struct json_scan scan = scan_from(walk, due, at);
-    // simdjson refuses what the scan holds to be good: never seen (tests/json and tests/fuzz look for it), and refused.
+    // json_tokens.c refuses what the scan holds to be good: never seen (tests/json and tests/fuzz look for it), and
+    // refused.
     if (walk->stopping || !json_scan_fault(&scan, &walk->found))
         return json_refuse(walk->fault, JSON_FAULT_SYNTAX, walk->event.index, at, "this is not valid JSON");
     if (scan.index == walk->event.index) {

@@ -137,6 +137,7 @@ static const struct {
     {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"\\ud83d\\n\"}"), 0, 6, "lone surrogate"},
     {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"\\ud800\\ud800\"}"), 0, 6, "lone surrogate"},
     {DOC, JSON_FAULT_UTF8, TEXT("{\"\\udc00\\ud800\":1}"), 0, 2, "lone surrogate"},
+    {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"\\udc00\\udc00\"}"), 0, 6, "lone surrogate"},
     {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"\xff\"}"), 0, 6, "UTF-8"},
     {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"x\xc3\"}"), 0, 7, "UTF-8"},
     {DOC, JSON_FAULT_UTF8, TEXT("{\"a\":\"\xc0\xaf\"}"), 0, 6, "UTF-8"},

@@ -37,6 +37,7 @@ static const char *const tokens[] = {
     "\\u",
     "\\ud800",
     "\\udc00",
+    "\\udc00\\udc00",
     "null",
     "true",
     "false",
