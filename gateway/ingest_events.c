@@ -52,9 +52,16 @@ static const char *kind_phrase(enum json_kind kind)
 // tuples never give one id, which would make a new event look like a duplicate.
 static bool id_put(struct id_text *id, struct sl_span part, bool escape)
 {
+    if (!escape) {
+        if (part.length > sizeof(id->bytes) - id->length)
+            return false;
+        memcpy(id->bytes + id->length, part.bytes, part.length);
+        id->length += part.length;
+        return true;
+    }
     for (size_t i = 0; i < part.length; i++) {
         char c = ((const char *)part.bytes)[i];
-        bool special = escape && (c == '/' || c == '~');
+        bool special = c == '/' || c == '~';
         if (id->length + (special ? 2 : 1) > sizeof(id->bytes))
             return false;
         if (special) {
@@ -146,9 +153,9 @@ static bool on_event(const struct json_event *event, void *user)
     if (intake->error_count > 0)
         return true; // refused already; only further errors are looked for
 
-    record.source = sl_span_of(route->source->name);
-    record.lane = sl_span_of(route->source->lane);
-    record.topic = sl_span_of(route->source->topic);
+    record.source = route->name;
+    record.lane = route->lane_name;
+    record.topic = route->topic;
     record.event_id = (struct sl_span){.bytes = id.bytes, .length = id.length};
     record.payload = event->raw;
     record.payload_crc = sl_crc32c(event->raw.bytes, event->raw.length);

@@ -15,6 +15,9 @@ static bool route_init(struct route *route, const struct config_source *source, 
                        struct stats *stats, struct sl_error *err)
 {
     route->source = source;
+    route->name = sl_span_of(source->name);
+    route->lane_name = sl_span_of(source->lane);
+    route->topic = sl_span_of(source->topic);
     route->stats = stats_source_index(stats, source->name);
     if (route->stats == UINT32_MAX)
         return sl_fail(err, SL_E_NO_MEMORY, "source %s: no room for its counters", source->name);

@@ -13,6 +13,8 @@ enum { ROUTE_POINTERS_MAX = CONFIG_ID_PARTS_MAX + 2 };
 
 struct route {
     const struct config_source *source;
+    // Of the source; every record has them.
+    struct sl_span name, lane_name, topic;
     uint32_t stats; // index for stats_shard
     uint8_t lane;   // index for spool_batch.lane_counts
     // For json_walk: the id's parts (NULL where a part is a header), then key, then time.
