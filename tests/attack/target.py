@@ -43,9 +43,9 @@ def cpu_ticks(pid):
 
 
 class Target:
-    """What a test may do to any server. path: answers 200 to a POST."""
+    """What a test may do to any server. path: answers 200 to a POST of body."""
 
-    path = "/echo"
+    path, body = "/echo", b"{}"
 
     def __init__(self, limits):
         self.limits = {**LIMITS, **limits}
@@ -71,8 +71,8 @@ class Target:
         """One honest request over a connection of its own; None, or what is wrong with the answer."""
         try:
             with self.h2() as client:
-                client.request(1, end=False, path=self.path, method="POST")
-                client.send(h2raw.data(1, b"{}", end=True))
+                client.request(1, end=False, path=self.path, method="POST", fields=[("content-type", "application/json")])
+                client.send(h2raw.data(1, self.body, end=True))
                 stream = client.wait_answer(1)
                 return None if stream.status == 200 and stream.ended else f"an honest request got {stream.status}"
         except OSError as error:
