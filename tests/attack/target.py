@@ -71,7 +71,8 @@ class Target:
         """One honest request over a connection of its own; None, or what is wrong with the answer."""
         try:
             with self.h2() as client:
-                client.request(1, end=False, path=self.path, method="POST", fields=[("content-type", "application/json")])
+                client.request(1, end=False, path=self.path, method="POST",
+                               fields=[("content-type", "application/json")])
                 client.send(h2raw.data(1, self.body, end=True))
                 stream = client.wait_answer(1)
                 return None if stream.status == 200 and stream.ended else f"an honest request got {stream.status}"
