@@ -237,6 +237,9 @@ struct ids_buffer {
 // Adds what the records of a body (or of a part of it, in whole records) are known by. False: memory is out, or they
 // are malformed; the buffer is as it was.
 bool ids_buffer_add(struct ids_buffer *buffer, const void *records, size_t length) SL_MUST_USE;
+// Adds entries that are known already; business indexes count from the first of them.
+bool ids_buffer_append(struct ids_buffer *buffer, const struct ids_head *head, const struct ids_entry *entries,
+                       const struct ids_business *business) SL_MUST_USE;
 // How many of the first entries fit into a body of at most body_max bytes. *head describes that body, but for
 // previous_offset and key_id.
 uint32_t ids_buffer_head(const struct ids_buffer *buffer, uint32_t body_max, struct ids_head *head);

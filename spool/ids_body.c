@@ -114,6 +114,23 @@ bool ids_buffer_add(struct ids_buffer *buffer, const void *records, size_t lengt
     return false;
 }
 
+bool ids_buffer_append(struct ids_buffer *buffer, const struct ids_head *head, const struct ids_entry *entries,
+                       const struct ids_business *business)
+{
+    uint32_t next_business = 0;
+    for (uint32_t i = 0; i < head->count; i++) {
+        struct record_ids ids = {.entry = entries[i], .received_wall_ns = head->first_received_wall_ns};
+        if (i + 1 == head->count)
+            ids.received_wall_ns = head->last_received_wall_ns;
+        ids.has_business_hash = next_business < head->business_count && business[next_business].index == i;
+        if (ids.has_business_hash)
+            memcpy(ids.business_hash, business[next_business++].hash, sizeof(ids.business_hash));
+        if (!add_one(buffer, &ids))
+            return false;
+    }
+    return true;
+}
+
 // How many of the first business entries are of the first `count` records.
 static uint32_t business_before(const struct ids_buffer *buffer, uint32_t count)
 {

@@ -9,6 +9,7 @@
 #define SLUICE_SPOOL_INTERNAL_H
 
 #include "base/clock.h"
+#include "spool/ids.h"
 #include "spool/prepare.h"
 #include "spool/recover.h"
 #include "spool/segment.h"
@@ -54,6 +55,13 @@ struct segment {
     size_t index_count, index_capacity;
 };
 
+// What is kept of a deleted segment.
+struct ids_file {
+    uint64_t first_seq, last_seq;
+    uint64_t file_bytes;
+    int64_t last_wall_ns; // when its last record was written
+};
+
 // Where a lane's drain stood at some commit: `records` of the lane were produced through `through`.
 struct checkpoint {
     uint64_t through;
@@ -92,6 +100,9 @@ struct stream {
     uint64_t base_seq;        // everything below was deleted by retention; ≥ 1
     struct segment *segments; // by first_seq
     size_t segment_count, segment_capacity;
+    struct ids_file *ids; // by first_seq
+    size_t ids_count, ids_capacity;
+    uint64_t ids_released; // spool_ids_release
     uint32_t lane_count;
     struct lane_state lanes[SPOOL_LANES_MAX];
     struct spool_damage *damages; // persisted in <stream>/damaged
@@ -274,6 +285,23 @@ bool ballast_make(const struct storage *storage, const char *dir);
 bool ballast_is_there(const struct storage *storage, const char *dir);
 // True when it was there.
 bool ballast_give_up(const struct storage *storage, const char *dir);
+
+// ids_read.c
+// out = <stream>/<first_seq as 16 hex digits>.ids
+void ids_path(char out[SPOOL_PATH_MAX], const struct stream *stream, uint64_t first_seq);
+// spool_ids_read, of any stream; adds to *result. *after_seq moves on to the last seq that was given.
+bool ids_read(struct stream *stream, const struct spool_ids_unit *unit, uint64_t *after_seq, spool_ids_each *each,
+              void *user, struct spool_ids_result *result, struct sl_error *err) SL_MUST_USE;
+
+// ids_keep.c
+// A .ids file was found; before the threads start.
+void ids_found(struct stream *stream, uint64_t first_seq, const struct storage_file_info *info);
+void ids_learn(struct stream *stream); // behind the last ids_found: reads a little of each
+// Before a segment is deleted: writes what is to be kept of it, durably. False: that failed. Keeper.
+bool ids_keep(struct stream *stream, const struct segment *segment, uint64_t last_seq, int64_t now_wall_ns,
+              struct sl_error *err) SL_MUST_USE;
+// Deletes one .ids file that is not needed any more; with `space` the oldest of all. True when there was one. Keeper.
+bool ids_step(struct spool *spool, bool space, int64_t now_wall_ns);
 
 // keeper.c
 void *keeper_main(void *spool);

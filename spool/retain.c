@@ -2,8 +2,9 @@
 // first, one segment a step.
 //
 // Order of a deletion: the new base goes into the progress file first, so that after a crash a missing file is known to
-// have been deleted and is no alarm; then unlink, sync of the directory. A stream without segments loses its directory.
-// A file with a damaged range is never deleted: its records have no other home.
+// have been deleted and is no alarm; then unlink, sync of the directory. What the deleted records were known by stays
+// as a .ids file before all that (ids_keep.c), when a restart may need it. A stream without segments and without such
+// files loses its directory. A file with a damaged range is never deleted: its records have no other home.
 #include "spool/internal.h"
 
 #include "base/clock.h"
@@ -46,6 +47,28 @@ static size_t deletable(const struct spool *spool, const struct stream *stream, 
         return space || empty || now - segment->last_wall_ns >= spool->retain_ns ? i : SIZE_MAX;
     }
     return SIZE_MAX;
+}
+
+// False: it stays.
+static bool keep_ids(struct stream *stream, uint64_t first_seq, uint64_t last_seq, bool space, int64_t now)
+{
+    struct spool *spool = stream->spool;
+    struct sl_error err;
+    pthread_mutex_lock(&spool->mutex);
+    struct segment segment = *stream_segment_of(stream, first_seq);
+    pthread_mutex_unlock(&spool->mutex);
+    sl_assert(segment.first_seq == first_seq);
+    bool kept = ids_keep(stream, &segment, last_seq, now, &err);
+    if (!kept)
+        sl_logf(SL_WARN, "spool",
+                space ? "space is needed: what the records of a deleted segment were known by is lost to a restart"
+                      : "segment not deleted",
+                SL_STR("stream", stream->id), SL_UINT("first_seq", first_seq), SL_STR("error", err.text));
+    // Reading it may have found damage.
+    pthread_mutex_lock(&spool->mutex);
+    bool damaged = stream_segment_of(stream, first_seq)->damaged;
+    pthread_mutex_unlock(&spool->mutex);
+    return (kept || space) && !damaged;
 }
 
 static bool delete_segment(struct stream *stream, uint64_t first_seq, uint64_t next_seq)
@@ -133,7 +156,8 @@ bool retain_step(struct spool *spool, bool space)
             pthread_mutex_unlock(&spool->mutex);
             continue;
         }
-        bool empty = !stream->current && stream->segment_count == 0 && stream->damage_count == 0;
+        bool empty =
+            !stream->current && stream->segment_count == 0 && stream->damage_count == 0 && stream->ids_count == 0;
         size_t index = empty ? SIZE_MAX : deletable(spool, stream, space, now);
         uint64_t first_seq = 0, next_seq = 0;
         if (index != SIZE_MAX) {
@@ -145,7 +169,7 @@ bool retain_step(struct spool *spool, bool space)
         if (empty && !busy)
             return remove_stream(stream);
         if (index != SIZE_MAX)
-            return delete_segment(stream, first_seq, next_seq);
+            return keep_ids(stream, first_seq, next_seq - 1, space, now) && delete_segment(stream, first_seq, next_seq);
     }
-    return false;
+    return ids_step(spool, space, now);
 }

@@ -24,6 +24,7 @@ void stream_free(struct stream *stream)
     for (size_t i = 0; i < stream->segment_count; i++)
         free(stream->segments[i].index);
     free(stream->segments);
+    free(stream->ids);
     free(stream->damages);
     free(stream);
 }
@@ -129,9 +130,10 @@ static bool parse_stream_id(const char *id, char node[SPOOL_NAME_MAX + 1], uint6
     return true;
 }
 
-static bool parse_segment_name(const char *name, uint64_t *first_seq)
+// "<first seq, 16 hex><ending>"
+static bool parse_file_name(const char *name, const char *ending, uint64_t *first_seq)
 {
-    if (strlen(name) != 20 || strspn(name, "0123456789abcdef") != 16 || strcmp(name + 16, ".seg") != 0)
+    if (strlen(name) < 16 || strspn(name, "0123456789abcdef") != 16 || strcmp(name + 16, ending) != 0)
         return false;
     *first_seq = strtoull(name, NULL, 16);
     return *first_seq > 0;
@@ -157,8 +159,14 @@ static bool each_stream_file(void *user, const char *name, bool is_directory)
     if (walk->rc < 0)
         return walk->rc == -ENOENT;
     uint64_t first_seq;
+    // An unfinished one was never of use, and is as large as a .ids file.
+    if (walk->stream != NULL && parse_file_name(name, ".ids.tmp", &first_seq) &&
+        storage->ops->unlink(storage->context, path) == 0)
+        return true;
     walk->spool->file_bytes += info.size_bytes;
-    if (walk->stream != NULL && parse_segment_name(name, &first_seq)) {
+    if (walk->stream != NULL && parse_file_name(name, ".ids", &first_seq))
+        ids_found(walk->stream, first_seq, &info);
+    if (walk->stream != NULL && parse_file_name(name, ".seg", &first_seq)) {
         struct segment *segment = stream_add_segment(walk->stream, first_seq, info.size_bytes);
         segment->last_wall_ns = info.modified_wall_ns;
         segment->closed = true;
@@ -235,6 +243,7 @@ static bool load_stream(struct spool *spool, const char *id, const char *node, u
         return sl_fail_errno(err, SL_E_IO, rc < 0 ? -rc : -walk.rc, "list %s", stream->dir);
     if (stream->segment_count > 0) // qsort takes no NULL
         qsort(stream->segments, stream->segment_count, sizeof(*stream->segments), by_first_seq);
+    ids_learn(stream);
     if (stream->segment_count > 0) {
         stream->end_seq =
             stream->segments[stream->segment_count - 1].first_seq - 1; // a lower bound until it was scanned

@@ -1,7 +1,8 @@
 // A crash at every call that changes the disk, and what a disk may then hold: nothing of what was not synced, all of
 // it, or any part of it, sector by sector and directory entry by directory entry. On every such image the next start
 // must find: each batch that was told SYNCED, whole and at its place; nothing that was not submitted; of every other
-// batch all or nothing; no damage, because a crash damages nothing; and a spool that works.
+// batch all or nothing; the ids of all of them, deleted or not, that nobody released; no damage, because a crash
+// damages nothing; and a spool that works.
 #include "tests/spool/world.h"
 
 #include "base/clock.h"
@@ -22,6 +23,7 @@ struct life {
     bool synced[BATCHES * TWO];
     size_t submitted;
     uint64_t verified;
+    uint64_t released; // of ids
 };
 
 static struct sent *submit(struct world *world, struct life *life, uint64_t *id, uint32_t count, size_t bytes)
@@ -55,7 +57,8 @@ static void live(struct world *world, struct life *life)
     for (unsigned i = 0; i < BATCHES; i++) {
         struct sent *sent[TWO];
         for (unsigned k = 0; k < TWO; k++)
-            sent[k] = submit(world, life, &id, 1 + (i + k) % 3, i % 4 == 0 ? 600 : 60 << 10);
+            sent[k] = i % 5 == 3 ? submit(world, life, &id, 220, 400) // full ids frames come between data
+                                 : submit(world, life, &id, 1 + (i + k) % 3, i % 4 == 0 ? 600 : 60 << 10);
         for (int turn = 0; turn < 50 && sent[1] != NULL && sent[1]->told == 0; turn++)
             if (!spool_step_writer(world->spool))
                 spool_step_keeper(world->spool);
@@ -77,6 +80,11 @@ static void live(struct world *world, struct life *life)
             spool_note_verified(world->spool, life->stream, "main", through);
             life->verified = through;
             world_advance(world, 2 * world->options.retain_ns);
+        }
+        if (i == 7) {
+            spool_ids_release(world->spool, life->stream, life->verified);
+            life->released = life->verified;
+            world_advance(world, 2 * SL_NS_PER_S);
         }
         if (i == 8) {
             bool noted = spool_put_note(world->spool, life->stream, "guard", "abc", 3, &err);
@@ -102,11 +110,26 @@ static bool batch_of(const struct life *life, uint64_t seq, uint64_t *first, uin
     return false;
 }
 
+// The ids of everything up to end_seq that was not released, once and in order.
+static void check_ids(struct spool *spool, const struct life *life, uint64_t end_seq)
+{
+    struct read_ids ids;
+    read_ids(spool, life->stream, 0, 0, &ids);
+    assert_int_equal(ids.damaged, 0);
+    uint64_t first = ids.count > 0 ? ids.seqs[0] : end_seq + 1;
+    if (first > life->released + 1)
+        fail_msg("the id of seq %llu is missing", (unsigned long long)first - 1);
+    read_ids_expect(&ids, first, end_seq);
+    read_ids_free(&ids);
+}
+
 static void check_stream(struct spool *spool, const struct life *life)
 {
     struct read_stream read;
     read_all(spool, life->stream, 1, &read);
     assert_int_equal(read.damage_count, 0);
+    if (read.count > 0)
+        check_ids(spool, life, read.records[read.count - 1].seq);
     uint64_t first = read.count > 0 ? read.records[0].seq : 1, next = first;
     for (size_t i = 0; i < read.count; i++) {
         assert_int_equal(read.records[i].seq, next++); // in order, without a gap
@@ -145,6 +168,7 @@ static void check_image(struct disk *image, const struct life *life)
     for (int generation = 0; generation < GENERATIONS; generation++) {
         struct world world;
         world_init(&world, image);
+        world_keep_ids(&world);
         world_open_ok(&world);
         for (int walked = 0; walked < 2; walked++) {
             bool there = life->stream[0] != '\0' && holds(world.spool, life->stream);
@@ -173,6 +197,7 @@ static void every_crash_finds_all_that_was_synced(void **state)
     for (bool crashed = true; crashed; crashes++) {
         struct world world;
         world_init(&world, disk_new(UINT64_C(256) << 20));
+        world_keep_ids(&world);
         disk_stop_after(world.disk, crashes + 1);
         live(&world, &life);
         crashed = disk_changes(world.disk) > crashes;

@@ -88,6 +88,7 @@ static void check_after(struct disk *disk, const struct run *run)
 {
     struct world world;
     world_init(&world, disk);
+    world_keep_ids(&world);
     world_open_ok(&world);
     world_settle(&world);
     if (run->synced > 0) {
@@ -102,7 +103,13 @@ static void check_after(struct disk *disk, const struct run *run)
             assert_int_equal(read.records[i].id, first + i - 1);
             assert_true(read.records[i].good);
         }
+        uint64_t read_end = read.count > 0 ? read.records[read.count - 1].seq : run->verified;
         read_free(&read);
+        // No fault costs ids: a file that cannot be written keeps its segment.
+        struct read_ids ids;
+        read_ids(world.spool, run->stream, 0, 0, &ids);
+        read_ids_expect(&ids, 1, read_end);
+        read_ids_free(&ids);
     }
     world_free(&world);
 }
@@ -112,6 +119,7 @@ static struct disk *disk_with_history(void)
 {
     struct world world;
     world_init(&world, disk_new(UINT64_C(256) << 20));
+    world_keep_ids(&world);
     world_open_ok(&world);
     for (uint64_t id = 0; id < 8; id++)
         world_send_ok(&world, id, 1, 300 << 10);
@@ -128,6 +136,7 @@ static unsigned fail_each_call(enum fault_op op, int error, bool forever)
         struct world world;
         struct run run;
         world_init(&world, disk_crash(history, DISK_KEEP_ALL, 0));
+        world_keep_ids(&world);
         fault_set(&world.fault, op, n, error, forever);
         live(&world, &run);
         struct disk *power_loss = disk_crash(world.disk, DISK_KEEP_NOTHING, 0);

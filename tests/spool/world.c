@@ -67,6 +67,12 @@ void world_init(struct world *world, struct disk *disk)
                                             .manual = true};
 }
 
+void world_keep_ids(struct world *world)
+{
+    memcpy(world->options.ids_key_id, "test-key", sizeof(world->options.ids_key_id));
+    world->options.ids_window_ns = 1000 * 3600 * SL_NS_PER_S;
+}
+
 bool world_open(struct world *world, struct sl_error *err)
 {
     sl_assert(world->spool == NULL);
@@ -175,6 +181,19 @@ static size_t make_payload(char *out, size_t bytes, uint64_t id)
     return bytes > (size_t)length ? bytes : (size_t)length;
 }
 
+static uint64_t mixed(uint64_t id, uint64_t salt)
+{
+    uint64_t z = (id + salt) * UINT64_C(0x9e3779b97f4a7c15);
+    return (z ^ (z >> 29)) | 1; // not zero
+}
+
+// No byte of it is zero, so that a sector of ids that was written is not taken for one that was not.
+static void make_hash(uint8_t hash[RECORD_HASH_BYTES], uint64_t id, uint64_t salt)
+{
+    for (size_t i = 0; i < RECORD_HASH_BYTES; i++)
+        hash[i] = (uint8_t)(mixed(id, salt + i) >> 32) | 1;
+}
+
 struct sent *sent_new(struct spool *spool, uint64_t first_id, uint32_t count, size_t payload_bytes, const char *lane)
 {
     struct sent *sent = calloc(1, sizeof(*sent));
@@ -190,7 +209,12 @@ struct sent *sent_new(struct spool *spool, uint64_t first_id, uint32_t count, si
                                 .source = sl_span_of("test"),
                                 .lane = sl_span_of(lane),
                                 .topic = sl_span_of("test.events"),
+                                .payload_hash = mixed(first_id + i, 7),
+                                .has_business_hash = (first_id + i) % 5 == 0,
                                 .payload = {.bytes = payload, .length = length}};
+        make_hash(record.id_hash, first_id + i, 100);
+        if (record.has_business_hash)
+            make_hash(record.business_hash, first_id + i, 200);
         if (!record_append(&sent->batch.records, &record, NULL, 0))
             sl_panic(__FILE__, __LINE__, "record_append");
     }
@@ -306,4 +330,77 @@ void world_expect_records(struct spool *spool, const char *stream, uint64_t firs
     for (size_t i = 0; i < count; i++)
         sl_assert(read.records[i].good && read.records[i].seq == i + 1 && read.records[i].id == first_id + i);
     read_free(&read);
+}
+
+// ---- ids
+
+struct collecting {
+    struct read_ids *out;
+    uint64_t first_id;
+};
+
+static bool collect(void *user, const struct spool_ids_unit *unit, const struct spool_ids_block *block)
+{
+    struct collecting *collecting = user;
+    struct read_ids *out = collecting->out;
+    uint32_t business = 0;
+    sl_assert(block->count > 0 && block->first_seq >= unit->first_seq);
+    sl_assert(block->first_seq + block->count - 1 <= unit->last_seq);
+    sl_assert(block->first_received_wall_ns == 1 && block->last_received_wall_ns == 1);
+    out->seqs = realloc(out->seqs, (out->count + block->count) * sizeof(*out->seqs));
+    sl_assert(out->seqs != NULL);
+    for (uint32_t i = 0; i < block->count; i++) {
+        uint64_t seq = block->first_seq + i, id = collecting->first_id + seq - 1;
+        uint8_t hash[RECORD_HASH_BYTES];
+        make_hash(hash, id, 100);
+        sl_assert(memcmp(hash, block->entries[i].id_hash, sizeof(hash)) == 0);
+        sl_assert(block->entries[i].payload_hash == mixed(id, 7));
+        if (id % 5 == 0) {
+            make_hash(hash, id, 200);
+            sl_assert(business < block->business_count && block->business[business].index == i);
+            sl_assert(memcmp(hash, block->business[business++].hash, sizeof(hash)) == 0);
+        }
+        out->seqs[out->count++] = seq;
+    }
+    sl_assert(business == block->business_count);
+    return true;
+}
+
+void read_ids(struct spool *spool, const char *stream, uint64_t after_seq, uint64_t first_id, struct read_ids *out)
+{
+    struct spool_ids_unit *units;
+    size_t count;
+    struct sl_error err;
+    struct collecting collecting = {.out = out, .first_id = first_id};
+    memset(out, 0, sizeof(*out));
+    if (!spool_ids_list(spool, &units, &count, &err))
+        sl_panic(__FILE__, __LINE__, err.text);
+    for (size_t i = 0; i < count; i++) {
+        struct spool_ids_result result;
+        if (strcmp(units[i].stream, stream) != 0)
+            continue;
+        if (!spool_ids_read(spool, &units[i], after_seq, collect, &collecting, &result, &err))
+            sl_panic(__FILE__, __LINE__, err.text);
+        sl_assert(result.source != SPOOL_IDS_GONE && !result.stopped);
+        out->units++;
+        out->kept += units[i].kept;
+        out->from_records += result.source == SPOOL_IDS_RECORDS;
+        out->other_key += result.source == SPOOL_IDS_OTHER_KEY;
+        out->damaged += result.damaged;
+        out->bytes += result.bytes;
+    }
+    free(units);
+}
+
+void read_ids_free(struct read_ids *ids)
+{
+    free(ids->seqs);
+    *ids = (struct read_ids){0};
+}
+
+void read_ids_expect(const struct read_ids *ids, uint64_t first, uint64_t last)
+{
+    sl_assert(ids->count == last + 1 - first);
+    for (uint64_t i = 0; i < ids->count; i++)
+        sl_assert(ids->seqs[i] == first + i);
 }

@@ -3,6 +3,7 @@
 #ifndef SLUICE_TESTS_SPOOL_WORLD_H
 #define SLUICE_TESTS_SPOOL_WORLD_H
 
+#include "spool/ids.h"
 #include "spool/spool.h"
 #include "tests/spool/disk.h"
 #include "tests/spool/fault.h"
@@ -21,6 +22,8 @@ struct world {
 
 // Takes the disk. Segments of 1 MiB, one prepared, 64 MiB budget, lane "main"; manual.
 void world_init(struct world *world, struct disk *disk);
+// Ids are kept, for a thousand hours behind their segments.
+void world_keep_ids(struct world *world);
 bool world_open(struct world *world, struct sl_error *err);
 void world_open_ok(struct world *world);
 // Steps the keeper until it has nothing to do right now.
@@ -76,6 +79,22 @@ void read_all(struct spool *spool, const char *stream, uint64_t from_seq, struct
 void read_free(struct read_stream *read);
 // From seq 1 on there are exactly `count` records, numbered from first_id, in order, whole, and no damage.
 void world_expect_records(struct spool *spool, const char *stream, uint64_t first_id, size_t count);
+
+// ---- ids
+
+struct read_ids {
+    uint64_t *seqs; // in the order in which they were given
+    uint64_t count;
+    unsigned units, kept, from_records, damaged, other_key;
+    uint64_t bytes;
+};
+// All ids of an older stream behind after_seq. Each is that of the record with the number first_id + seq - 1, with the
+// business hash of every fifth.
+void read_ids(struct spool *spool, const char *stream, uint64_t after_seq, uint64_t first_id, struct read_ids *out);
+void read_ids_free(struct read_ids *ids);
+// Seqs first to last, each once, in order.
+void read_ids_expect(const struct read_ids *ids, uint64_t first, uint64_t last);
+
 // Lane and payload of a record, as made by sent_new. False: it is not one of those, or damaged.
 bool record_id(const struct record *record, uint64_t *id);
 
