@@ -22,6 +22,10 @@
 #define PAUSE() atomic_signal_fence(memory_order_seq_cst)
 #endif
 
+// A claim's slot has the number of its generation above, more of it than the word holds.
+enum { SLOT_BITS = 36 };
+#define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
+
 enum { LOOKS_MAX = 200, ROTATIONS_MAX = 1000, INSERTS_MAX = 64 };
 
 void dedupe_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id)
@@ -31,6 +35,15 @@ void dedupe_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id)
     __builtin_prefetch((const void *)&dedupe->cells[filter_place_of(dedupe, place.w1).word], 1);
     for (unsigned choice = 0; choice < CHOICES; choice++)
         __builtin_prefetch(place.sets[choice], 1);
+}
+
+void dedupe_prefetch_claim(const struct dedupe *dedupe, const struct dedupe_claim *claim)
+{
+    if (claim->word == 0)
+        return;
+    uint64_t slot = claim->slot & SLOT_MASK;
+    __builtin_prefetch((const void *)word_of(dedupe, slot), 1);
+    __builtin_prefetch((const void *)pair_of(dedupe, slot), 1);
 }
 
 static enum dedupe_verdict verdict_of(const struct hit *hit, uint64_t payload_hash)
@@ -77,6 +90,15 @@ static enum entered publish(struct dedupe *dedupe, const struct place *place, ui
     }
 }
 
+// One that was interrupted for long while it claimed set bits that may be gone. From here on the sweep sees to them.
+static void keep_in_filter(struct dedupe *dedupe, uint64_t w1, uint64_t number)
+{
+    while (__builtin_expect(atomic_load(&dedupe->floor) > number, false)) {
+        number = atomic_load(&dedupe->current);
+        filter_set(dedupe, w1, atomic_load(&generation_of(dedupe, number)->filter));
+    }
+}
+
 // A slot, reserved. False: none that may be had.
 static bool reserve(struct dedupe *dedupe, const struct place *place, const struct newcomer *newcomer, uint64_t *slot)
 {
@@ -84,7 +106,8 @@ static bool reserve(struct dedupe *dedupe, const struct place *place, const stru
     for (;;) {
         if (!table_choose(dedupe, place, slot, &old, &evicts))
             return false;
-        if (evicts > newcomer->number)
+        // What is entered from elsewhere gives way to what is younger.
+        if (newcomer->state == SLOT_DURABLE && evicts > newcomer->number)
             return false;
         if (evicts != 0)
             generation_evicts(dedupe, evicts);
@@ -153,8 +176,9 @@ enum dedupe_verdict dedupe_claim(struct dedupe *dedupe, const struct dedupe_id *
     place_of(dedupe, id, &place);
     if (now_wall_ns >= atomic_load_explicit(&dedupe->rotate_at_ns, memory_order_relaxed))
         (void)generation_rotate(dedupe, atomic_load(&dedupe->current), now_wall_ns);
+    enum search search;
     if (filter_may_hold(dedupe, place.w1)) {
-        enum search search = find_settled(dedupe, &place, &hit);
+        search = find_settled(dedupe, &place, &hit);
         if (search == SEARCH_FOUND)
             return confirmed(dedupe, &hit, payload_hash, found);
         if (search == SEARCH_BUSY)
@@ -171,13 +195,21 @@ enum dedupe_verdict dedupe_claim(struct dedupe *dedupe, const struct dedupe_id *
     case ENTER_TIED:
         return DEDUPE_UNSURE;
     case ENTER_FULL:
+        // One of those that are open may be this one.
+        search = find_settled(dedupe, &place, &hit);
+        if (search == SEARCH_FOUND)
+            return confirmed(dedupe, &hit, payload_hash, found);
+        if (search == SEARCH_BUSY)
+            return DEDUPE_UNSURE;
         *claim = (struct dedupe_claim){0};
         not_remembered(dedupe, now_wall_ns);
         return DEDUPE_NEW;
     case ENTER_DONE:
         break;
     }
-    *claim = (struct dedupe_claim){.slot = slot, .word = word_make(place.want, newcomer.number, SLOT_PENDING)};
+    keep_in_filter(dedupe, place.w1, newcomer.number);
+    *claim = (struct dedupe_claim){.slot = slot | newcomer.number << SLOT_BITS,
+                                   .word = word_make(place.want, newcomer.number, SLOT_PENDING)};
     if ((stripe_add(dedupe, stripe, &stripe->claimed) & dedupe->check_mask) == 0)
         generation_check_count(dedupe, now_wall_ns);
     return DEDUPE_NEW;
@@ -185,10 +217,11 @@ enum dedupe_verdict dedupe_claim(struct dedupe *dedupe, const struct dedupe_id *
 
 void dedupe_forget(struct dedupe *dedupe, const struct dedupe_claim *claim)
 {
-    if (claim->word == 0 || atomic_load(word_of(dedupe, claim->slot)) != claim->word)
+    _Atomic uint64_t *w0 = word_of(dedupe, claim->slot & SLOT_MASK);
+    if (claim->word == 0 || atomic_load(w0) != claim->word)
         return;
     // A pending word is its claimer's alone.
-    atomic_store(word_of(dedupe, claim->slot), 0);
+    atomic_store_explicit(w0, 0, memory_order_release);
     struct stripe *stripe = stripe_mine(dedupe);
     stripe_add(dedupe, stripe, &stripe->forgotten);
 }
@@ -226,10 +259,9 @@ static uint64_t w2_make(uint64_t payload_hash, int stream, uint64_t seq)
     return (payload_hash & HASH_MASK) | (uint64_t)stream << SEQ_BITS | (seq & ((UINT64_C(1) << SEQ_BITS) - 1));
 }
 
-void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t seq)
+// Enters a pending entry in the open generation.
+static void settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t slot, uint64_t seq)
 {
-    if (claim->word == 0 || atomic_load(word_of(dedupe, claim->slot)) != claim->word)
-        return;
     uint64_t number;
     int stream;
     if (!settle_where(dedupe, seq, &number, &stream)) {
@@ -237,17 +269,28 @@ void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint
         dedupe_forget(dedupe, claim);
         return;
     }
-    struct pair *pair = pair_of(dedupe, claim->slot);
+    struct pair *pair = pair_of(dedupe, slot);
     uint64_t want = claim->word >> TAG_SHIFT << TAG_SHIFT;
     uint64_t word = word_make(want, number, SLOT_DURABLE);
-    if (word_make(want, number, SLOT_PENDING) != claim->word) {
+    if (((number << SLOT_BITS) ^ claim->slot) >> SLOT_BITS != 0) {
         uint64_t w1 = atomic_load_explicit(&pair->w1, memory_order_relaxed);
         filter_set(dedupe, w1, atomic_load(&generation_of(dedupe, number)->filter));
     }
     uint64_t w2 = atomic_load_explicit(&pair->w2, memory_order_relaxed);
     atomic_store_explicit(&pair->w2, w2_make(w2, stream, seq), memory_order_relaxed);
-    atomic_store_explicit(word_of(dedupe, claim->slot), word, memory_order_release);
-    let_go_if_late(dedupe, claim->slot, word, number);
+    atomic_store_explicit(word_of(dedupe, slot), word, memory_order_release);
+    let_go_if_late(dedupe, slot, word, number);
+}
+
+void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t seq)
+{
+    uint64_t slot = claim->slot & SLOT_MASK;
+    if (claim->word == 0 || atomic_load(word_of(dedupe, slot)) != claim->word)
+        return;
+    struct stripe *stripe = stripe_mine(dedupe);
+    publishing_begin(dedupe, stripe);
+    settle(dedupe, claim, slot, seq);
+    publishing_end(dedupe, stripe);
 }
 
 enum dedupe_verdict dedupe_look(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t payload_hash,
@@ -270,6 +313,35 @@ enum dedupe_verdict dedupe_look(struct dedupe *dedupe, const struct dedupe_id *i
 
 // ---- what is durable elsewhere
 
+// False: somebody was at the same id, or at the next generation.
+static bool insert(struct dedupe *dedupe, const struct place *place, uint64_t payload_hash, int64_t seen_wall_ns,
+                   uint32_t origin, uint64_t seq)
+{
+    struct stripe *stripe = stripe_mine(dedupe);
+    struct hit hit;
+    uint64_t number = generation_at(dedupe, seen_wall_ns), slot = 0;
+    int stream = generation_stream(dedupe, number, origin, seq);
+    // Younger ones keep it longer than need be.
+    while (stream < 0 && number < atomic_load(&dedupe->current))
+        stream = generation_stream(dedupe, ++number, origin, seq);
+    if (stream < 0) {
+        (void)generation_rotate(dedupe, number, atomic_load(&dedupe->clock_ns));
+        return false;
+    }
+    struct newcomer newcomer = {.w2 = w2_make(payload_hash, stream, seq), .number = number, .state = SLOT_DURABLE};
+    enum entered entered = enter(dedupe, place, &newcomer, &slot, &hit);
+    if (entered == ENTER_DONE) {
+        stripe_add(dedupe, stripe, &stripe->inserted);
+        if (number != atomic_load(&dedupe->current))
+            stripe_add(dedupe, stripe, &stripe->inserted_late);
+        let_go_if_late(dedupe, slot, word_make(place->want, number, SLOT_DURABLE), number);
+    } else if (entered == ENTER_FULL) {
+        stripe_add(dedupe, stripe, &stripe->evicted);
+        generation_evicts(dedupe, number);
+    }
+    return entered != ENTER_TIED;
+}
+
 void dedupe_insert(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t payload_hash, int64_t seen_wall_ns,
                    uint32_t origin, uint64_t seq)
 {
@@ -281,33 +353,16 @@ void dedupe_insert(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t p
     place_of(dedupe, id, &place);
     if (filter_may_hold(dedupe, place.w1) && table_find(dedupe, &place, UINT64_MAX, &hit) == SEARCH_FOUND)
         return;
-    for (unsigned i = 0; i < INSERTS_MAX; i++) {
-        uint64_t number = generation_at(dedupe, seen_wall_ns), slot = 0;
-        int stream = generation_stream(dedupe, number, origin, seq);
-        // Younger ones keep it longer than need be.
-        while (stream < 0 && number < atomic_load(&dedupe->current))
-            stream = generation_stream(dedupe, ++number, origin, seq);
-        if (stream < 0) {
-            (void)generation_rotate(dedupe, number, atomic_load(&dedupe->clock_ns));
+    bool done = false;
+    for (unsigned i = 0; i < INSERTS_MAX && !done; i++) {
+        if (i > 0)
             PAUSE();
-            continue;
-        }
-        struct newcomer newcomer = {.w2 = w2_make(payload_hash, stream, seq), .number = number, .state = SLOT_DURABLE};
-        enum entered entered = enter(dedupe, &place, &newcomer, &slot, &hit);
-        if (entered == ENTER_DONE) {
-            stripe_add(dedupe, stripe, &stripe->inserted);
-            if (number != atomic_load(&dedupe->current))
-                stripe_add(dedupe, stripe, &stripe->inserted_late);
-            let_go_if_late(dedupe, slot, word_make(place.want, number, SLOT_DURABLE), number);
-            if ((atomic_load_explicit(&stripe->inserted, memory_order_relaxed) & dedupe->check_mask) == 0)
-                generation_check_count(dedupe, atomic_load(&dedupe->clock_ns));
-        } else if (entered == ENTER_FULL) {
-            stripe_add(dedupe, stripe, &stripe->evicted);
-            generation_evicts(dedupe, number);
-        }
-        if (entered != ENTER_TIED)
-            return;
-        PAUSE();
+        publishing_begin(dedupe, stripe);
+        done = insert(dedupe, &place, payload_hash, seen_wall_ns, origin, seq);
+        publishing_end(dedupe, stripe);
     }
-    not_remembered(dedupe, seen_wall_ns);
+    if (!done)
+        not_remembered(dedupe, seen_wall_ns);
+    else if ((atomic_load_explicit(&stripe->inserted, memory_order_relaxed) & dedupe->check_mask) == 0)
+        generation_check_count(dedupe, atomic_load(&dedupe->clock_ns));
 }

@@ -94,6 +94,8 @@ struct dedupe_found {
 
 // Optional: brings the cache lines of a claim that will follow soon.
 void dedupe_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id);
+// Optional: the same for a claim that will be settled or forgotten soon.
+void dedupe_prefetch_claim(const struct dedupe *dedupe, const struct dedupe_claim *claim);
 // *claim is filled for DEDUPE_NEW, *found for DUPLICATE and CONFLICT.
 enum dedupe_verdict dedupe_claim(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t payload_hash,
                                  int64_t now_wall_ns, struct dedupe_claim *claim, struct dedupe_found *found);

@@ -24,8 +24,8 @@ enum {
     ANCHOR_SHIFT = 20, // ranges begin at multiples of 2^20, a quarter of what SEQ_BITS can tell apart
     ORIGINS = 256,
     ORIGIN_NAME_MAX = 128,
-    FILTERS = 4, // filter generations: the bits of a cell
-    STRIPES = 64,
+    FILTERS = 4,  // filter generations: the bits of a cell
+    STRIPES = 64, // bits of sweep_waits
     RATE_SAMPLES = 64,
 };
 
@@ -69,6 +69,8 @@ struct generation {
 // Counters of one thread (the last stripe: of all threads that got none of their own). Only grow.
 struct stripe {
     _Alignas(2 * LINE_BYTES) _Atomic int64_t latest_ns; // the latest time of a claim
+    // Odd: this thread is making an entry durable (the last stripe: so many threads are). What the sweep goes by.
+    _Atomic uint64_t publishing;
     _Atomic uint64_t claimed, forgotten, inserted;
     _Atomic uint64_t inserted_late; // of those inserted: into a generation that is closed
     _Atomic uint64_t removed;       // evicted, or gone with its generation
@@ -111,7 +113,9 @@ struct dedupe {
     _Alignas(LINE_BYTES) atomic_flag sweeping;
     _Atomic uint64_t swept; // there is no entry of a generation below this
     uint64_t sweep_target, sweep_next;
-    uint32_t clear_filter; // FILTERS: none
+    uint64_t sweep_waits;               // a bit for each stripe that may still enter something below sweep_target
+    uint64_t sweep_publishing[STRIPES]; // what they stood at
+    uint32_t clear_filter;              // FILTERS: none
     uint64_t clear_next;
 
     struct stripe stripes[STRIPES];
@@ -345,6 +349,24 @@ static inline void stripe_time(struct dedupe *dedupe, struct stripe *stripe, int
         coverage_raise(&stripe->latest_ns, now_ns);
     else if (now_ns > atomic_load_explicit(&stripe->latest_ns, memory_order_relaxed))
         atomic_store_explicit(&stripe->latest_ns, now_ns, memory_order_relaxed);
+}
+
+// From before the number of a generation is read until the entry with it is published.
+static inline void publishing_begin(struct dedupe *dedupe, struct stripe *stripe)
+{
+    if (stripe == &dedupe->stripes[STRIPES - 1])
+        atomic_fetch_add(&stripe->publishing, 1);
+    else
+        atomic_store(&stripe->publishing, atomic_load_explicit(&stripe->publishing, memory_order_relaxed) + 1);
+}
+
+static inline void publishing_end(struct dedupe *dedupe, struct stripe *stripe)
+{
+    if (stripe == &dedupe->stripes[STRIPES - 1])
+        atomic_fetch_sub(&stripe->publishing, 1);
+    else
+        atomic_store_explicit(&stripe->publishing, atomic_load_explicit(&stripe->publishing, memory_order_relaxed) + 1,
+                              memory_order_release);
 }
 
 int64_t stripes_latest(const struct dedupe *dedupe, int64_t now_ns);

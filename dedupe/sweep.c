@@ -1,5 +1,10 @@
 // The sweep: one linear pass over the table takes away what has expired, so that its slots are empty and the numbers
 // of its generations can be used again; then one pass over the filter for each of its generations that is over.
+//
+// A thread may have read the number of the open generation, been interrupted for long, and enter something in it after
+// that has expired. So a pass begins only when each thread that was entering something has been seen outside of it
+// (struct stripe: publishing) since the floor was raised: whoever comes later reads a number above the floor.
+//
 // In small pieces: by dedupe_tick, and by a claimer that cannot rotate because the sweep is behind.
 #include "dedupe/internal.h"
 
@@ -60,15 +65,36 @@ static void clear_some(struct dedupe *dedupe, uint64_t words)
     dedupe->clear_filter = FILTERS;
 }
 
+// Whether every thread has left what it was at when the pass was to begin.
+static bool all_published(struct dedupe *dedupe)
+{
+    for (uint64_t waits = dedupe->sweep_waits; waits != 0; waits &= waits - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(waits);
+        uint64_t publishing = atomic_load(&dedupe->stripes[i].publishing);
+        bool gone =
+            i == STRIPES - 1 ? publishing == 0 : publishing % 2 == 0 || publishing != dedupe->sweep_publishing[i];
+        if (gone)
+            dedupe->sweep_waits &= ~(UINT64_C(1) << i);
+    }
+    return dedupe->sweep_waits == 0;
+}
+
+static void begin_pass(struct dedupe *dedupe)
+{
+    dedupe->sweep_target = atomic_load(&dedupe->floor);
+    dedupe->sweep_next = 0;
+    dedupe->sweep_waits = UINT64_MAX;
+    for (unsigned i = 0; i < STRIPES; i++)
+        dedupe->sweep_publishing[i] = atomic_load(&dedupe->stripes[i].publishing);
+}
+
 static void clear_table_some(struct dedupe *dedupe, uint64_t sets)
 {
     uint64_t all = CHOICES * dedupe->third;
-    if (dedupe->sweep_target <= atomic_load(&dedupe->swept)) {
-        dedupe->sweep_target = atomic_load(&dedupe->floor);
-        dedupe->sweep_next = 0;
-        if (dedupe->sweep_target <= atomic_load(&dedupe->swept))
-            return;
-    }
+    if (dedupe->sweep_target <= atomic_load(&dedupe->swept))
+        begin_pass(dedupe);
+    if (dedupe->sweep_target <= atomic_load(&dedupe->swept) || !all_published(dedupe))
+        return;
     uint64_t left = all - dedupe->sweep_next;
     uint64_t to = dedupe->sweep_next + (sets < left ? sets : left);
     for (uint64_t i = dedupe->sweep_next; i < to; i++)

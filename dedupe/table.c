@@ -85,6 +85,7 @@ static enum search examine(const struct dedupe *dedupe, _Atomic uint64_t *w0, st
                            const struct place *place, struct hit *hit)
 {
     for (;;) {
+        uint64_t began = atomic_load(&dedupe->current);
         uint64_t word = atomic_load(w0);
         if (!same_tag(word, place->want))
             return SEARCH_NONE;
@@ -104,7 +105,8 @@ static enum search examine(const struct dedupe *dedupe, _Atomic uint64_t *w0, st
             generation_decode(dedupe, number, hit->w2, &hit->found.origin, &hit->found.seq);
             expired = number < atomic_load(&dedupe->floor);
         }
-        if (atomic_load(w0) == word)
+        // Interrupted for long, the ring may have been another's.
+        if (atomic_load(w0) == word && atomic_load(&dedupe->current) - began < RING - LIVE_MAX)
             return w1 == place->w1 && !expired ? SEARCH_FOUND : SEARCH_NONE;
     }
 }
@@ -210,6 +212,7 @@ bool table_entry(const struct dedupe *dedupe, uint64_t slot, int64_t now_wall_ns
     _Atomic uint64_t *w0 = word_of(dedupe, slot);
     struct pair *pair = pair_of(dedupe, slot);
     for (;;) {
+        uint64_t began = atomic_load(&dedupe->current);
         uint64_t word = atomic_load(w0);
         enum slot_state state = state_of(word);
         if (state != SLOT_PENDING && state != SLOT_DURABLE)
@@ -227,7 +230,7 @@ bool table_entry(const struct dedupe *dedupe, uint64_t slot, int64_t now_wall_ns
             generation_decode(dedupe, number, w2, &out->origin, &out->seq);
             expired = number < atomic_load(&dedupe->floor);
         }
-        if (atomic_load(w0) != word)
+        if (atomic_load(w0) != word || atomic_load(&dedupe->current) - began >= RING - LIVE_MAX)
             continue;
         out->id = entry_id(dedupe, slot, word, w1);
         return !expired;

@@ -175,7 +175,7 @@ static void numbers_wrap(void **state)
 {
     struct dedupe *dedupe = *state;
     struct dedupe_found found;
-    const uint64_t rounds = 3 * RING;
+    const uint64_t rounds = 2 * RING + 50;
     struct dedupe_id held_id = id_of(1000000);
     struct dedupe_claim held;
     assert_int_equal(dedupe_claim(dedupe, &held_id, HASH, NOW, &held, &found), DEDUPE_NEW);
@@ -183,7 +183,7 @@ static void numbers_wrap(void **state)
         int64_t now_ns = NOW + (int64_t)round * 100 * SECOND;
         store(dedupe, round, now_ns, round + 1);
         dedupe_tick(dedupe, now_ns + 100 * SECOND);
-        for (uint64_t back = 0; back <= round && back < RING + 10; back++) {
+        for (uint64_t back = 0; back <= round && back < PARTS + 20; back++) {
             if (back < PARTS)
                 expect(dedupe, round - back, DEDUPE_ORIGIN_OWN, round - back + 1);
             else if (back > PARTS + 1)
