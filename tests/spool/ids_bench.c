@@ -244,7 +244,7 @@ int main(int argc, char **argv)
         return 2;
     }
     uint64_t ids = (argc > 2 ? strtoull(argv[2], NULL, 10) : 50) * 1000000;
-    unsigned threads = argc > 3 ? (unsigned)atoi(argv[3]) : 2;
+    unsigned threads = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 2;
     if (threads < 1 || threads > THREADS_MAX)
         return 2;
     fill(argv[1], ids);
