@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -410,6 +412,98 @@ static void retention_under_load(void **state)
     assert_int_equal(figures.pending_events, 0);
 }
 
+// ---- ids, read by several threads while their segments are deleted and what is kept of them is let go
+
+struct ids_reader {
+    struct world *world;
+    atomic_bool *stop;
+    uint64_t given;
+    pthread_t thread;
+};
+
+static bool in_order(void *user, const struct spool_ids_unit *unit, const struct spool_ids_block *block)
+{
+    uint64_t *next = user;
+    sl_assert(block->first_seq == *next && block->first_seq >= unit->first_seq);
+    *next += block->count;
+    return true;
+}
+
+static void *read_again_and_again(void *argument)
+{
+    struct ids_reader *reader = argument;
+    struct spool *spool = reader->world->spool;
+    while (!atomic_load(reader->stop)) {
+        struct spool_ids_unit *units;
+        struct sl_error err;
+        size_t count;
+        if (!spool_ids_list(spool, &units, &count, &err))
+            sl_panic(__FILE__, __LINE__, err.text);
+        for (size_t i = 0; i < count; i++) {
+            struct spool_ids_result result;
+            uint64_t next = units[i].first_seq;
+            if (!spool_ids_read(spool, &units[i], 0, in_order, &next, &result, &err))
+                sl_panic(__FILE__, __LINE__, err.text);
+            sl_assert(!result.damaged);
+            // All of a unit, or nothing because it was let go.
+            sl_assert(result.source == SPOOL_IDS_GONE || units[i].last_seq == UINT64_MAX ||
+                      next == units[i].last_seq + 1);
+            reader->given += result.ids;
+        }
+        free(units);
+    }
+    return NULL;
+}
+
+// Until nothing but .ids files is left, or (kept false) nothing at all.
+static void await_units(struct world *world, bool kept)
+{
+    int64_t end_ns = sl_monotonic_ns() + 60 * SL_NS_PER_S;
+    for (bool more = true; more; sched_yield()) {
+        struct spool_ids_unit *units;
+        struct sl_error err;
+        size_t count, wanted = 0;
+        assert_true(sl_monotonic_ns() < end_ns);
+        assert_true(spool_ids_list(world->spool, &units, &count, &err));
+        for (size_t i = 0; i < count; i++)
+            wanted += kept && units[i].kept;
+        more = wanted != count;
+        free(units);
+    }
+}
+
+static void ids_are_read_while_segments_go(void **state)
+{
+    struct world *world = *state;
+    world_keep_ids(world);
+    world->options.retain_ns = 0;
+    world_open_ok(world);
+    char stream[SPOOL_STREAM_ID_MAX];
+    snprintf(stream, sizeof(stream), "%s", spool_stream(world->spool));
+    struct submitter submitters[SUBMITTERS];
+    start_submitters(world, submitters, BATCHES);
+    join_submitters(submitters);
+    world_close_ok(world);
+    world_open_ok(world);
+    atomic_bool stop = false;
+    struct ids_reader readers[2];
+    for (int i = 0; i < 2; i++) {
+        readers[i] = (struct ids_reader){.world = world, .stop = &stop};
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_again_and_again, &readers[i]), 0);
+    }
+    uint64_t all = SUBMITTERS * BATCHES * RECORDS;
+    spool_note_committed(world->spool, stream, "main", all, all);
+    spool_note_verified(world->spool, stream, "main", all);
+    await_units(world, true);
+    spool_ids_release(world->spool, stream, all);
+    await_units(world, false);
+    atomic_store(&stop, true);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(readers[i].thread, NULL), 0);
+        assert_true(readers[i].given > 0);
+    }
+}
+
 int main(void)
 {
 #define STORY(name) cmocka_unit_test_setup_teardown(name, make, unmake)
@@ -421,6 +515,7 @@ int main(void)
         STORY(lanes_are_declared_under_load),
         STORY(a_waiting_reader_can_be_woken),
         STORY(retention_under_load),
+        STORY(ids_are_read_while_segments_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
