@@ -165,7 +165,8 @@ def kills(cluster, options):
 def broker_killed(cluster, options):
     cluster.create_topic(options.topic("broker-killed"), 6)
     with Stand(cluster, "brokerkilled") as stand:
-        events = 120000
+        # Enough for as many kills as there are: one takes some 15 s of drain.
+        events = 800000 if options.long else 120000
         drain = stand.drain(options.topic("broker-killed"), "-a", events, "-r", 8000, "-D", 180, "-S")
         for _turn in range(3 if options.long else 1):
             drain.until(lambda d: d.lane()["transactions"] > 3, "some transactions")
