@@ -1,9 +1,11 @@
 // What concerns more than one key. Values that were wrong on their own have their defaults here.
 #include "base/clock.h"
+#include "dedupe/dedupe.h"
 #include "gateway/config_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct check {
     struct config_load *load;
@@ -119,6 +121,7 @@ static void check_event_size(const struct check *check)
                      (unsigned long long)(config->limits.event_bytes + ROOM));
 }
 
+// A key that others can read lets them crowd ids out of the window; one that is not there yet is made at the start.
 static void check_dedupe(const struct check *check)
 {
     const struct config *config = check->config;
@@ -127,6 +130,12 @@ static void check_dedupe(const struct check *check)
     if (config->dedupe.window_ns < SL_NS_PER_S)
         config_error(check->load, check->lines->file, config_line_of(check->lines, "dedupe.window", NULL),
                      "dedupe.window must be 0 (off) or at least 1s");
+    struct dedupe_key key;
+    struct sl_error err;
+    const char *file = config->dedupe.key_file;
+    if (file != NULL && access(file, F_OK) == 0 && !dedupe_key_load(&key, file, false, &err))
+        config_error(check->load, check->lines->file, config_line_of(check->lines, "dedupe.key_file", NULL),
+                     "dedupe.key_file: %s", err.text);
 }
 
 void config_check(struct config_load *load, const struct config_lines *lines)

@@ -74,7 +74,7 @@ static const struct config_key main_keys[] = {
     {.path = "spool.encryption_key", .kind = CONFIG_KIND_UNSUPPORTED},
 
     {.path = "dedupe.window", .kind = CONFIG_KIND_DURATION, IN(dedupe.window_ns), .most = 30 * DAY, .fallback = "24h"},
-    {.path = "dedupe.memory", .kind = CONFIG_KIND_SIZE, IN(dedupe.memory_bytes), .least = MIB, .most = TIB,
+    {.path = "dedupe.memory", .kind = CONFIG_KIND_SIZE, IN(dedupe.memory_bytes), .least = 2 * MIB, .most = 64 * GIB,
      .fallback = "1GiB"},
     {.path = "dedupe.key_file", .kind = CONFIG_KIND_DIRECTORY, IN(dedupe.key_file),
      .computed = "dedupe.key in spool.dir"},

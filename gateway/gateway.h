@@ -10,6 +10,7 @@
 #include "gateway/ingest.h"
 #include "gateway/routes.h"
 #include "gateway/stats.h"
+#include "gateway/window.h"
 #include "produce/produce.h"
 #include "spool/spool.h"
 
@@ -31,6 +32,7 @@ struct gateway {
     struct produce *produce;
     struct stats *stats;
     struct ingest *ingest;
+    struct window *window; // NULL: dedupe is off. Constant after the start
     struct http_server *ingest_server, *admin_server;
     int64_t started_wall_ns, started_ns;
     int wake_fd; // eventfd: written when the main thread should look at the atomics below

@@ -33,7 +33,14 @@ static void count(struct ingest_loop *loop, uint32_t stats_index, enum outcome o
 
 static enum outcome outcome_of_status(int status)
 {
-    return status == 429 ? OUTCOME_THROTTLED : status >= 500 ? OUTCOME_UNAVAILABLE : OUTCOME_REJECTED;
+    switch (status) {
+    case 409:
+        return OUTCOME_CONFLICT;
+    case 429:
+        return OUTCOME_THROTTLED;
+    default:
+        return status >= 500 ? OUTCOME_UNAVAILABLE : OUTCOME_REJECTED;
+    }
 }
 
 static void refuse(struct ingest_loop *loop, struct http_request *request, const struct route *route, int status,
@@ -55,15 +62,6 @@ void ingest_on_refused(struct http_loop *http, int status, struct sl_span path, 
         route = routes_find(
             loop->routes, (struct sl_span){.bytes = (const char *)path.bytes + prefix, .length = path.length - prefix});
     count(loop, route != NULL ? route->stats : STATS_UNKNOWN_SOURCE, outcome_of_status(status), 1);
-}
-
-static void answer_with_errors(struct http_request *request, int status, const char *detail,
-                               const struct problem_error *errors, size_t error_count)
-{
-    char body[8192];
-    struct problem problem = {.status = status, .detail = detail, .errors = errors, .error_count = error_count};
-    size_t length = problem_write(body, sizeof(body), &problem);
-    http_respond(request, status, "application/problem+json", NULL, 0, body, length);
 }
 
 static int status_of_fault(enum json_fault_kind kind)
@@ -101,7 +99,7 @@ static void refuse_events(struct intake *intake, enum intake_result result, enum
         char detail[320];
         snprintf(detail, sizeof(detail), "Event %zu, byte %zu of the body: %s. Nothing of the request was stored.",
                  fault->index, fault->offset, fault->detail);
-        answer_with_errors(intake->request, status_of_fault(fault->kind), detail, &error, 1);
+        ingest_answer_errors(intake->request, status_of_fault(fault->kind), detail, &error, 1);
         return;
     }
     struct problem_error errors[INTAKE_ERRORS_MAX];
@@ -113,7 +111,7 @@ static void refuse_events(struct intake *intake, enum intake_result result, enum
     char detail[320];
     snprintf(detail, sizeof(detail), "Event %zu: %s. Nothing of the request was stored.", intake->errors[0].index,
              intake->errors[0].detail);
-    answer_with_errors(intake->request, 422, detail, errors, intake->error_count);
+    ingest_answer_errors(intake->request, 422, detail, errors, intake->error_count);
 }
 
 // ---- the checks before the body is looked at
@@ -280,6 +278,38 @@ static bool body_is_array(struct sl_span body)
     return false;
 }
 
+static const char *id_pointer(const struct route *route)
+{
+    const struct config_id_part *part = &route->source->id_parts[0];
+    return part->from == ID_FROM_POINTER ? json_pointer_text(part->pointer) : "";
+}
+
+// Nothing of the request is stored; a conflict is answered when its original is durable.
+static void refuse_claims(struct intake *intake, enum claims_result claims)
+{
+    struct ingest_loop *loop = intake->loop;
+    const struct route *route = intake->route;
+    const char *pointer = id_pointer(route);
+    if (claims == CLAIMS_CONFLICT && intake->originals != NULL) {
+        intake->originals->conflict = true;
+        intake->originals->conflict_index = intake->conflict_index;
+        snprintf(intake->originals->conflict_pointer, sizeof(intake->originals->conflict_pointer), "%s", pointer);
+        if (ingest_add_waiter(intake, NULL, 0))
+            return;
+        claims = CLAIMS_NO_MEMORY;
+    }
+    free(intake->originals);
+    if (claims == CLAIMS_CONFLICT || claims == CLAIMS_CONFLICT_WITHIN) {
+        count(loop, route->stats, OUTCOME_CONFLICT, intake->count);
+        ingest_answer_conflict(intake->request, intake->conflict_index, pointer, claims == CLAIMS_CONFLICT_WITHIN);
+        return;
+    }
+    refuse(loop, intake->request, route, 503, intake->count,
+           claims == CLAIMS_UNSURE ? "An event with the same business key is being taken this instant; nothing of the "
+                                     "request was stored."
+                                   : "Out of memory; nothing of the request was stored.");
+}
+
 static void take_events(struct ingest_loop *loop, struct http_request *request, const struct route *route,
                         enum json_shape shape, struct sl_span body)
 {
@@ -305,21 +335,23 @@ static void take_events(struct ingest_loop *loop, struct http_request *request, 
     };
     collect_headers(&intake);
     enum intake_result result = intake_run(&intake, shape, body);
-    struct waiter *waiter = NULL;
-    if (result == INTAKE_OK) {
-        waiter = ingest_add_waiter(loop, batch, request, route, count_before, intake.count);
-        if (waiter == NULL)
-            result = INTAKE_NO_MEMORY;
-    }
-    if (waiter == NULL) {
+    if (result != INTAKE_OK) {
         record_buffer_cut(records, length_before, count_before);
         refuse_events(&intake, result, shape, body);
         return;
     }
-    stats_add(&waiter->stats->received, intake.count);
-    http_request_drop_body(request); // the records have it all
-    if (records->length >= BATCH_TARGET_BYTES)
-        ingest_flush(loop);
+    enum claims_result claims = CLAIMS_TAKEN;
+    size_t held_before = batch->held_count;
+    if (loop->ingest->dedupe != NULL)
+        claims = intake_claim(&intake, batch, length_before, count_before);
+    if (claims == CLAIMS_TAKEN && ingest_add_waiter(&intake, batch, count_before)) {
+        if (records->length >= BATCH_TARGET_BYTES)
+            ingest_flush(loop);
+        return;
+    }
+    ingest_forget_claims(batch, held_before);
+    record_buffer_cut(records, length_before, count_before);
+    refuse_claims(&intake, claims);
 }
 
 void ingest_on_request(struct http_request *request, void *user)
@@ -337,6 +369,10 @@ void ingest_on_request(struct http_request *request, void *user)
         refuse(loop, request, route, 503, 1, "This node is draining; another one takes the request.");
         return;
     }
+    if (!atomic_load_explicit(&ingest->window_complete, memory_order_acquire)) {
+        refuse(loop, request, route, 503, 1, "The dedupe window is being rebuilt.");
+        return;
+    }
     enum json_shape shape;
     const char *detail;
     if (!shape_of(request, &shape, &detail)) {
@@ -349,6 +385,7 @@ void ingest_on_request(struct http_request *request, void *user)
     if (admit(loop, request, route, shape, body))
         take_events(loop, request, route, shape, body);
     decoder_trim(loop->decoder);
+    ingest_dedupe_trim(loop);
 }
 
 void ingest_on_turn_end(struct http_loop *http, void *user)

@@ -6,6 +6,7 @@
 #ifndef SLUICE_GATEWAY_INGEST_H
 #define SLUICE_GATEWAY_INGEST_H
 
+#include "dedupe/dedupe.h"
 #include "gateway/http.h"
 #include "gateway/routes.h"
 #include "gateway/stats.h"
@@ -18,6 +19,10 @@ struct ingest_options {
     struct stats *stats;
     struct routes *routes; // retained
     uint32_t loop_count;
+    // NULL: nothing is deduplicated. Else both outlive the ingest, and requests are answered 503 until
+    // ingest_window_complete().
+    struct dedupe *dedupe;
+    const struct dedupe_key *key;
 };
 bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err) SL_MUST_USE;
 // Ties the loops of the started server to it. Before it, requests are answered 503. Once, by the thread that started
@@ -41,7 +46,15 @@ void ingest_set_routes(struct ingest *ingest, struct routes *routes);
 // The committed position of the current stream moved in a lane. Cheap.
 void ingest_note_committed(struct ingest *ingest, const char *lane, uint64_t through);
 
-// Events handed to the spool and not answered yet.
+// The window knows everything that it can: requests are taken from now on. Once, any thread.
+void ingest_window_complete(struct ingest *ingest);
+// Through which seq of the current stream every event is settled in the window. Any thread.
+uint64_t ingest_settled_through(const struct ingest *ingest);
+// Everything of an older stream through this seq is in Kafka; UINT64_MAX: all of it. `origin`: of dedupe_origin(). Any
+// one thread; duplicates at level kafka wait for it.
+void ingest_note_older(struct ingest *ingest, uint32_t origin, uint64_t through);
+
+// Events taken and not answered yet.
 uint64_t ingest_in_flight(const struct ingest *ingest);
 // The largest difference that any loop has seen in the sums of stats.h, ever; 0 is right.
 uint64_t ingest_conservation_error(const struct ingest *ingest);

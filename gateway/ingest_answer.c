@@ -30,6 +30,15 @@ static void put_number(struct text *text, uint64_t number)
     put(text, digits + at, sizeof(digits) - at);
 }
 
+// Of the records of this request; with none, because all of it was known, null.
+static void put_seq(struct text *text, uint64_t seq)
+{
+    if (seq == 0)
+        PUT_LITERAL(text, "null");
+    else
+        put_number(text, seq);
+}
+
 void ingest_answer_success(struct waiter *waiter)
 {
     const char *ack = ack_level_word(waiter->level);
@@ -38,13 +47,17 @@ void ingest_answer_success(struct waiter *waiter)
     PUT_LITERAL(&text, "{\"ack\":\"");
     put(&text, ack, strlen(ack));
     PUT_LITERAL(&text, "\",\"accepted\":");
-    put_number(&text, waiter->count);
-    PUT_LITERAL(&text, ",\"duplicates\":0,\"quarantined\":0,\"stream\":\"");
+    put_number(&text, waiter->stored - waiter->quarantined);
+    PUT_LITERAL(&text, ",\"duplicates\":");
+    put_number(&text, waiter->count - waiter->stored);
+    PUT_LITERAL(&text, ",\"quarantined\":");
+    put_number(&text, waiter->quarantined);
+    PUT_LITERAL(&text, ",\"stream\":\"");
     put(&text, stream, strlen(stream));
     PUT_LITERAL(&text, "\",\"first_seq\":");
-    put_number(&text, waiter->first_seq);
+    put_seq(&text, waiter->first_seq);
     PUT_LITERAL(&text, ",\"last_seq\":");
-    put_number(&text, waiter->last_seq);
+    put_seq(&text, waiter->last_seq);
     PUT_LITERAL(&text, "}");
     http_respond(waiter->request, 200, "application/json", NULL, 0, text.bytes, text.length);
 }
@@ -60,4 +73,23 @@ void ingest_answer_problem(struct http_request *request, int status, int retry_a
         retry_after.value = sl_span_of(seconds);
     }
     http_respond(request, status, "application/problem+json", &retry_after, retry_after_s >= 0 ? 1 : 0, body, length);
+}
+
+void ingest_answer_errors(struct http_request *request, int status, const char *detail,
+                          const struct problem_error *errors, size_t error_count)
+{
+    char body[8192];
+    struct problem problem = {.status = status, .detail = detail, .errors = errors, .error_count = error_count};
+    size_t length = problem_write(body, sizeof(body), &problem);
+    http_respond(request, status, "application/problem+json", NULL, 0, body, length);
+}
+
+void ingest_answer_conflict(struct http_request *request, size_t index, const char *pointer, bool within_request)
+{
+    const char *wrong = within_request ? "an earlier event of the request has its id and another payload"
+                                       : "its id was accepted before with another payload";
+    struct problem_error error = {.index = index, .pointer = pointer[0] != '\0' ? pointer : NULL, .detail = wrong};
+    char detail[200];
+    snprintf(detail, sizeof(detail), "Event %zu: %s. Nothing of the request was stored.", index, wrong);
+    ingest_answer_errors(request, 409, detail, &error, 1);
 }

@@ -8,6 +8,7 @@
 #include "base/crc32c.h"
 #include "gateway/ingest_internal.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,9 @@ enum {
 struct id_text {
     char bytes[ID_JOINED_MAX];
     size_t length;
+    // The same with the UUIDs among its parts in lower case, where it has more than one part.
+    char same[ID_JOINED_MAX];
+    bool has_same;
 };
 
 static void note_error(struct intake *intake, size_t index, const char *pointer, const char *detail)
@@ -73,6 +77,20 @@ static bool id_put(struct id_text *id, struct sl_span part, bool escape)
     return true;
 }
 
+// A canonical UUID (RFC 9562, 8-4-4-4-12) compares without regard to case, as a part of a longer id, too.
+static void fold_uuid(char *text, size_t length)
+{
+    static const char form[] = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+    if (length != sizeof(form) - 1)
+        return;
+    for (size_t i = 0; i < length; i++)
+        if (form[i] == '-' ? text[i] != '-' : !isxdigit((unsigned char)text[i]))
+            return;
+    for (size_t i = 0; i < length; i++)
+        if (text[i] >= 'A' && text[i] <= 'F')
+            text[i] = (char)(text[i] + ('a' - 'A'));
+}
+
 static bool id_part(struct intake *intake, const struct json_event *event, size_t part_index, struct sl_span *part)
 {
     const struct config_id_part *from = &intake->route->source->id_parts[part_index];
@@ -104,21 +122,35 @@ static bool pick_id(struct intake *intake, const struct json_event *event, struc
 {
     const struct config_source *source = intake->route->source;
     bool joined = source->id_part_count > 1;
+    struct {
+        size_t start, end;
+    } parts[CONFIG_ID_PARTS_MAX];
     id->length = 0;
+    id->has_same = joined;
     for (size_t i = 0; i < source->id_part_count; i++) {
         struct sl_span part;
         if (!id_part(intake, event, i, &part))
             return false;
-        char index[24] = "";
+        bool fits = i == 0 || id_put(id, sl_span_of("/"), false);
+        parts[i].start = id->length;
+        fits = fits && id_put(id, part, joined);
+        parts[i].end = id->length;
         // A header names the request; its batch's events are told apart by their index (CONTRACT.md).
-        if (source->id_parts[i].from == ID_FROM_HEADER && intake->is_batch)
+        if (source->id_parts[i].from == ID_FROM_HEADER && intake->is_batch) {
+            char index[24];
             snprintf(index, sizeof(index), "/%zu", event->index);
-        bool fits = (i == 0 || id_put(id, sl_span_of("/"), false)) && id_put(id, part, joined) &&
-                    id_put(id, sl_span_of(index), false);
+            fits = fits && id_put(id, sl_span_of(index), false);
+            id->has_same = true;
+        }
         if (!fits) {
             note_error(intake, event->index, "", "the joined event id is longer than 1024 bytes");
             return false;
         }
+    }
+    if (id->has_same) {
+        memcpy(id->same, id->bytes, id->length);
+        for (size_t i = 0; i < source->id_part_count; i++)
+            fold_uuid(id->same + parts[i].start, parts[i].end - parts[i].start);
     }
     return true;
 }
@@ -166,7 +198,9 @@ static bool on_event(const struct json_event *event, void *user)
     const struct json_value *time = &event->values[route->time_index];
     if (time->kind == JSON_KIND_STRING || time->kind == JSON_KIND_INTEGER || time->kind == JSON_KIND_REAL)
         fields[field_count++] = (struct record_header_field){.name = sl_span_of("sluice-time"), .value = time->text};
-    if (!record_append(intake->records, &record, fields, field_count)) {
+    struct sl_span same_id = {.bytes = id.has_same ? id.same : id.bytes, .length = id.length};
+    if ((intake->loop->ingest->dedupe != NULL && !intake_identify(intake, event, same_id, &record)) ||
+        !record_append(intake->records, &record, fields, field_count)) {
         intake->no_memory = true;
         return false;
     }
@@ -178,6 +212,7 @@ enum intake_result intake_run(struct intake *intake, enum json_shape shape, stru
 {
     const struct route *route = intake->route;
     size_t start = intake->records->length;
+    intake->loop->taken_count = 0;
     bool good = json_walk(intake->loop->parser, shape, body, route->pointers, route->pointer_count, on_event, intake,
                           &intake->fault);
     if (intake->no_memory)

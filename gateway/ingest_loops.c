@@ -15,6 +15,16 @@ bool ingest_new(struct ingest **out, const struct ingest_options *options, struc
     ingest->spool = options->spool;
     ingest->stats = options->stats;
     ingest->loop_count = options->loop_count;
+    ingest->dedupe = options->dedupe;
+    ingest->key = options->key;
+    atomic_store(&ingest->window_complete, options->dedupe == NULL);
+    if (options->dedupe != NULL) {
+        ingest->older = calloc(OLDER_ORIGINS_MAX, sizeof(*ingest->older));
+        if (ingest->older == NULL) {
+            free(ingest);
+            return sl_fail(err, SL_E_NO_MEMORY, "ingest");
+        }
+    }
     snprintf(ingest->stream, sizeof(ingest->stream), "%s", spool_stream(options->spool));
     const struct config *config = routes_config(options->routes);
     for (uint32_t i = 0; i < ingest->loop_count; i++) {
@@ -23,8 +33,10 @@ bool ingest_new(struct ingest **out, const struct ingest_options *options, struc
         loop->index = i;
         loop->in_flight_tail = &loop->in_flight;
         loop->commit_task.run = ingest_on_commit_task;
+        loop->settled_task.run = ingest_on_settled_task;
         for (uint32_t lane = 0; lane < SPOOL_LANES_MAX; lane++)
             loop->lanes[lane].tail = &loop->lanes[lane].first;
+        loop->waiting.tail = &loop->waiting.first;
         loop->routes = routes_retain(options->routes);
         loop->parser = json_parser_new(config->limits.event_bytes, config->limits.depth);
         loop->decoder = decoder_new(config->limits.decoded_bytes, 1 << 20);
@@ -53,6 +65,7 @@ void ingest_free(struct ingest *ingest)
         return;
     for (uint32_t i = 0; i < ingest->loop_count; i++)
         ingest_loop_free(&ingest->loops[i]);
+    free(ingest->older);
     free(ingest);
 }
 
@@ -120,6 +133,31 @@ void ingest_note_committed(struct ingest *ingest, const char *lane_name, uint64_
     for (uint32_t i = 0; i < ingest->loop_count; i++)
         if (!atomic_exchange(&ingest->loops[i].commit_posted, true))
             http_loop_post(ingest->loops[i].http, &ingest->loops[i].commit_task);
+}
+
+void ingest_window_complete(struct ingest *ingest)
+{
+    atomic_store_explicit(&ingest->window_complete, true, memory_order_release);
+}
+
+// Every batch up to the stream's told_through was told to its loop before that was published, and a loop settles its
+// batches in order: what a loop has not settled yet lies above its own settled_through.
+uint64_t ingest_settled_through(const struct ingest *ingest)
+{
+    uint64_t through = atomic_load_explicit(&ingest->told_through, memory_order_acquire);
+    for (uint32_t i = 0; i < ingest->loop_count; i++) {
+        uint64_t told = atomic_load_explicit(&ingest->loops[i].told_through, memory_order_acquire);
+        uint64_t settled = atomic_load_explicit(&ingest->loops[i].settled_through, memory_order_acquire);
+        if (settled < told && settled < through)
+            through = settled;
+    }
+    return through;
+}
+
+void ingest_note_older(struct ingest *ingest, uint32_t origin, uint64_t through)
+{
+    if (origin < OLDER_ORIGINS_MAX)
+        atomic_store_explicit(&ingest->older[origin], through, memory_order_release);
 }
 
 uint64_t ingest_in_flight(const struct ingest *ingest)

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Source, lane and topic names are restricted to characters that need no escape in a label.
 
@@ -53,66 +54,93 @@ static void histogram(FILE *out, const char *name, const char *label, const char
     fprintf(out, "%s_count%s %" PRIu64 "\n", name, alone, cumulative);
 }
 
-static void by_source(FILE *out, const struct stats *stats, const char *name, const char *type, const char *help,
-                      uint64_t (*pick)(const struct source_totals *))
+// One counter or gauge with a sample for each source; `offset`: of a uint64_t in struct source_totals.
+struct source_family {
+    const char *name, *type, *help;
+    size_t offset;
+};
+static const struct source_family source_families[] = {
+    {"sluice_received_events_total", "counter", "Events that arrived: the sum of all outcomes and those in flight.",
+     offsetof(struct source_totals, received)},
+    {"sluice_in_flight_events", "gauge", "Events taken and not answered yet.",
+     offsetof(struct source_totals, in_flight)},
+    {"sluice_spooled_events_total", "counter", "Events synced to the local disk.",
+     offsetof(struct source_totals, spooled)},
+    {"sluice_waiting_events", "gauge", "Events on the local disk that wait for a higher level.",
+     offsetof(struct source_totals, waiting)},
+    {"sluice_unavailable_after_append_total", "counter",
+     "Events on the local disk whose client was told 503 or had gone.",
+     offsetof(struct source_totals, unavailable_after_append)},
+    {"sluice_business_duplicates_total", "counter",
+     "Events whose business fields were accepted before under another id.",
+     offsetof(struct source_totals, business_duplicates)},
+};
+
+static void put_outcomes(FILE *out, const struct stats *stats, const struct source_totals *totals, uint32_t count)
 {
-    family(out, name, type, help);
-    for (uint32_t i = 0, count = stats_source_count(stats); i < count; i++) {
-        struct source_totals totals;
-        stats_totals(stats, i, &totals);
-        fprintf(out, "%s{source=\"%s\"} %" PRIu64 "\n", name, stats_source_name(stats, i), pick(&totals));
+    family(out, "sluice_events_total", "counter", "Events by what became of them; outcomes are exclusive.");
+    for (uint32_t i = 0; i < count; i++)
+        for (int outcome = 0; outcome < OUTCOME_COUNT; outcome++)
+            fprintf(out, "sluice_events_total{source=\"%s\",outcome=\"%s\"} %" PRIu64 "\n", stats_source_name(stats, i),
+                    outcome_words[outcome], totals[i].outcomes[outcome]);
+}
+
+static void put_family(FILE *out, const struct stats *stats, const struct source_totals *totals, uint32_t count,
+                       const struct source_family *which)
+{
+    family(out, which->name, which->type, which->help);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)&totals[i] + which->offset, sizeof(value));
+        fprintf(out, "%s{source=\"%s\"} %" PRIu64 "\n", which->name, stats_source_name(stats, i), value);
     }
 }
 
-static uint64_t pick_received(const struct source_totals *totals)
-{
-    return totals->received;
-}
-static uint64_t pick_in_flight(const struct source_totals *totals)
-{
-    return totals->in_flight;
-}
-static uint64_t pick_spooled(const struct source_totals *totals)
-{
-    return totals->spooled;
-}
-static uint64_t pick_waiting(const struct source_totals *totals)
-{
-    return totals->waiting;
-}
-static uint64_t pick_after_append(const struct source_totals *totals)
-{
-    return totals->unavailable_after_append;
-}
-
+// Each source is summed up once: the families of one answer agree with one another.
 static void put_events(FILE *out, const struct stats *stats)
 {
     uint32_t count = stats_source_count(stats);
-    family(out, "sluice_events_total", "counter", "Events by what became of them; outcomes are exclusive.");
-    for (uint32_t i = 0; i < count; i++) {
-        struct source_totals totals;
-        stats_totals(stats, i, &totals);
-        for (int outcome = 0; outcome < OUTCOME_COUNT; outcome++)
-            fprintf(out, "sluice_events_total{source=\"%s\",outcome=\"%s\"} %" PRIu64 "\n", stats_source_name(stats, i),
-                    outcome_words[outcome], totals.outcomes[outcome]);
-    }
-    by_source(out, stats, "sluice_received_events_total", "counter",
-              "Events that arrived: the sum of all outcomes and those in flight.", pick_received);
-    by_source(out, stats, "sluice_in_flight_events", "gauge", "Events handed to the spool and not answered yet.",
-              pick_in_flight);
-    by_source(out, stats, "sluice_spooled_events_total", "counter", "Events synced to the local disk.", pick_spooled);
-    by_source(out, stats, "sluice_waiting_events", "gauge", "Events on the local disk that wait for a higher level.",
-              pick_waiting);
-    by_source(out, stats, "sluice_unavailable_after_append_total", "counter",
-              "Events on the local disk whose client was told 503 or had gone.", pick_after_append);
+    struct source_totals *totals = calloc(count, sizeof(*totals));
+    if (totals == NULL)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        stats_totals(stats, i, &totals[i]);
+    put_outcomes(out, stats, totals, count);
+    for (size_t i = 0; i < sizeof(source_families) / sizeof(source_families[0]); i++)
+        put_family(out, stats, totals, count, &source_families[i]);
     family(out, "sluice_ack_seconds", "histogram", "From a complete request to its 2xx.");
-    for (uint32_t i = 0; i < count; i++) {
-        if (i == STATS_UNKNOWN_SOURCE)
-            continue;
-        struct source_totals totals;
-        stats_totals(stats, i, &totals);
-        histogram(out, "sluice_ack_seconds", "source", stats_source_name(stats, i), &totals.ack_ns, 1e-9);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        if (i != STATS_UNKNOWN_SOURCE)
+            histogram(out, "sluice_ack_seconds", "source", stats_source_name(stats, i), &totals[i].ack_ns, 1e-9);
+    free(totals);
+}
+
+// With dedupe off every figure is 0.
+static void put_dedupe(FILE *out, struct window *window)
+{
+    struct window_status status = {.complete = true};
+    if (window != NULL)
+        window_status(window, &status);
+    const struct dedupe_figures *figures = &status.figures;
+    gauge(out, "sluice_dedupe_window_seconds", "How far back ids are really known; 0: not at all.",
+          (double)figures->covered_ns * 1e-9);
+    gauge(out, "sluice_dedupe_window_configured_seconds", "dedupe.window; 0: off.", (double)figures->window_ns * 1e-9);
+    gauge(out, "sluice_dedupe_memory_bytes", "Memory taken.", (double)figures->memory_bytes);
+    gauge(out, "sluice_dedupe_memory_needed_bytes", "For the configured window at the rate of the last minute.",
+          (double)figures->memory_needed_bytes);
+    gauge(out, "sluice_dedupe_entries", "Ids that are known.", (double)figures->entries);
+    counter(out, "sluice_dedupe_evicted_total", "Ids let go before their time.", figures->evicted);
+    counter(out, "sluice_dedupe_unremembered_total", "Ids for which there was no room at all.", figures->unremembered);
+    family(out, "sluice_dedupe_confirms_total", "counter",
+           "What an id that the filter had let through turned out to be.");
+    fprintf(out, "sluice_dedupe_confirms_total{result=\"duplicate\"} %" PRIu64 "\n", figures->confirmed_duplicate);
+    fprintf(out, "sluice_dedupe_confirms_total{result=\"conflict\"} %" PRIu64 "\n", figures->confirmed_conflict);
+    fprintf(out, "sluice_dedupe_confirms_total{result=\"new\"} %" PRIu64 "\n", figures->confirmed_new);
+    gauge(out, "sluice_dedupe_rebuilding", "1 until the window is rebuilt after a start.", !status.complete);
+    gauge(out, "sluice_dedupe_memory_too_small", "1 while the memory is too small for the window at the present rate.",
+          status.alarm[0] != '\0');
+    gauge(out, "sluice_dedupe_snapshot_timestamp_seconds", "When the last snapshot was written; 0: never.",
+          (double)status.snapshot_wall_ns * 1e-9);
 }
 
 static void put_spool(FILE *out, struct gateway *gateway)
@@ -205,6 +233,7 @@ char *metrics_text(struct gateway *gateway, size_t *length)
     if (out == NULL)
         return NULL;
     put_events(out, gateway->stats);
+    put_dedupe(out, gateway->window);
     put_spool(out, gateway);
     put_produce(out, gateway);
     put_http(out, gateway);

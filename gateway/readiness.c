@@ -67,6 +67,8 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
         *why = phase == PHASE_STARTING ? "starting" : "draining";
     else if (atomic_load(&gateway->spool_failed))
         *why = "the local disk has failed";
+    else if (gateway->window != NULL && !window_is_complete(gateway->window))
+        *why = "the dedupe window is being rebuilt";
     else
         *why = spool_trouble(spool_admit(gateway->spool, 0, priority_of(source)));
     if (*why == NULL && source->ack == ACK_KAFKA) {
@@ -77,36 +79,64 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
     return *why == NULL;
 }
 
+// A node without sources has nothing to acknowledge; it is as ready as its process, so that a roll-out can proceed.
+static bool process_ready(struct gateway *gateway)
+{
+    return atomic_load(&gateway->phase) == PHASE_READY && !atomic_load(&gateway->spool_failed) &&
+           (gateway->window == NULL || window_is_complete(gateway->window));
+}
+
+static bool routes_ready(struct gateway *gateway, const struct routes *routes)
+{
+    bool ready = routes_count(routes) == 0 && process_ready(gateway);
+    const char *why;
+    for (size_t i = 0; i < routes_count(routes) && !ready; i++)
+        ready = gateway_source_ready(gateway, routes_at(routes, i)->source, &why);
+    return ready;
+}
+
+bool gateway_ready(struct gateway *gateway)
+{
+    struct routes *routes = gateway_routes(gateway);
+    bool ready = routes_ready(gateway, routes);
+    routes_release(routes);
+    return ready;
+}
+
+static json_t *source_json(struct gateway *gateway, const struct config_source *source)
+{
+    const char *why;
+    bool good = gateway_source_ready(gateway, source, &why);
+    json_t *detail = json_pack("{s:b, s:s}", "ready", good, "ack", ack_level_word(source->ack));
+    if (!good)
+        json_object_set_new(detail, "why", json_string(why));
+    return detail;
+}
+
+static json_t *rebuild_json(struct window *window)
+{
+    struct window_status status;
+    window_status(window, &status);
+    return json_pack("{s:I, s:I, s:I, s:f}", "ids", (json_int_t)status.rebuild_ids, "done_bytes",
+                     (json_int_t)status.rebuild_done_bytes, "bytes", (json_int_t)status.rebuild_bytes, "seconds",
+                     status.rebuild_seconds);
+}
+
 char *ready_json(struct gateway *gateway, bool *ready, size_t *length)
 {
     struct routes *routes = gateway_routes(gateway);
+    *ready = routes_ready(gateway, routes);
     json_t *sources = json_object();
-    *ready = false;
     for (size_t i = 0; i < routes_count(routes); i++) {
         const struct config_source *source = routes_at(routes, i)->source;
-        const char *why;
-        bool good = gateway_source_ready(gateway, source, &why);
-        *ready = *ready || good;
-        json_t *detail = json_pack("{s:b, s:s}", "ready", good, "ack", ack_level_word(source->ack));
-        if (!good)
-            json_object_set_new(detail, "why", json_string(why));
-        json_object_set_new(sources, source->name, detail);
+        json_object_set_new(sources, source->name, source_json(gateway, source));
     }
-    // A node without sources has nothing to acknowledge; it is as ready as its process, so that a roll-out can proceed.
-    if (routes_count(routes) == 0)
-        *ready = atomic_load(&gateway->phase) == PHASE_READY && !atomic_load(&gateway->spool_failed);
     json_t *root = json_pack("{s:b, s:o}", "ready", *ready, "sources", sources);
+    if (gateway->window != NULL && !window_is_complete(gateway->window))
+        json_object_set_new(root, "rebuild", rebuild_json(gateway->window));
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
     routes_release(routes);
     *length = text != NULL ? strlen(text) : 0;
     return text;
-}
-
-bool gateway_ready(struct gateway *gateway)
-{
-    bool ready;
-    size_t length;
-    free(ready_json(gateway, &ready, &length));
-    return ready;
 }

@@ -26,11 +26,16 @@ static bool route_init(struct route *route, const struct config_source *source, 
         return sl_fail(err, SL_E_INVALID, "source %s: lane %s is not declared to the spool", source->name,
                        source->lane);
     route->lane = (uint8_t)lane;
+    route->lanes_ever = stats_note_lane(stats, route->stats, route->lane);
     for (size_t i = 0; i < source->id_part_count; i++)
         route->pointers[i] = source->id_parts[i].from == ID_FROM_POINTER ? source->id_parts[i].pointer : NULL;
     route->key_index = source->id_part_count;
     route->time_index = source->id_part_count + 1;
-    route->pointer_count = source->id_part_count + 2;
+    route->business_index = source->id_part_count + 2;
+    route->pointer_count = route->business_index + source->business_field_count;
+    sl_assert(route->pointer_count <= ROUTE_POINTERS_MAX);
+    for (size_t i = 0; i < source->business_field_count; i++)
+        route->pointers[route->business_index + i] = source->business_fields[i];
     route->pointers[route->key_index] = source->key;
     route->pointers[route->time_index] = source->time;
     return true;

@@ -9,7 +9,7 @@
 #include "gateway/stats.h"
 #include "spool/spool.h"
 
-enum { ROUTE_POINTERS_MAX = CONFIG_ID_PARTS_MAX + 2 };
+enum { ROUTE_POINTERS_MAX = CONFIG_PICKED_MAX + 2 };
 
 struct route {
     const struct config_source *source;
@@ -17,9 +17,12 @@ struct route {
     struct sl_span name, lane_name, topic;
     uint32_t stats; // index for stats_shard
     uint8_t lane;   // index for spool_batch.lane_counts
-    // For json_walk: the id's parts (NULL where a part is a header), then key, then time.
+    // Bits of this and of every lane that the source had since the process started: where the first event of a
+    // duplicate went.
+    uint32_t lanes_ever;
+    // For json_walk: the id's parts (NULL where a part is a header), then key, then time, then the business fields.
     const struct json_pointer *pointers[ROUTE_POINTERS_MAX];
-    size_t pointer_count, key_index, time_index;
+    size_t pointer_count, key_index, time_index, business_index;
 };
 
 struct routes;

@@ -69,6 +69,22 @@ static void on_committed(void *user, const char *lane, uint64_t through)
     ingest_note_committed(gateway->ingest, lane, through);
 }
 
+// The key and the memory of the window, if there is one.
+static bool open_window(struct gateway *gateway, const struct config *config, struct sl_error *err)
+{
+    if (config->dedupe.window_ns == 0)
+        return true;
+    struct window_options options = {
+        .storage = &storage_posix,
+        .spool_dir = config->spool.dir,
+        .key_file = config->dedupe.key_file,
+        .window_ns = config->dedupe.window_ns,
+        .memory_bytes = config->dedupe.memory_bytes,
+        .snapshot_every_ns = config->dedupe.snapshot_every_ns,
+    };
+    return window_new(&gateway->window, &options, err) || sl_wrap(err, "dedupe");
+}
+
 static bool open_spool(struct gateway *gateway, const struct config *config, struct sl_error *err)
 {
     struct spool_options options = {
@@ -85,6 +101,10 @@ static bool open_spool(struct gateway *gateway, const struct config *config, str
         .on_failed = on_spool_failed,
         .user = gateway,
     };
+    if (gateway->window != NULL) {
+        memcpy(options.ids_key_id, window_key(gateway->window)->id, sizeof(options.ids_key_id));
+        options.ids_window_ns = config->dedupe.window_ns;
+    }
     return spool_open(&gateway->spool, &options, err);
 }
 
@@ -190,6 +210,8 @@ static void log_ready(struct gateway *gateway, const struct config *config)
 
 static int start(struct gateway *gateway, struct config *config, struct sl_error *err)
 {
+    if (!open_window(gateway, config, err))
+        return err->code == SL_E_IO ? EXIT_SPOOL : EXIT_CONFIG;
     if (!open_spool(gateway, config, err)) {
         sl_wrap(err, "spool %s", config->spool.dir);
         return EXIT_SPOOL;
@@ -202,9 +224,15 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
                                      .stats = gateway->stats,
                                      .routes = gateway->routes,
                                      .loop_count = config->listen.threads};
+    if (gateway->window != NULL) {
+        options.dedupe = window_dedupe(gateway->window);
+        options.key = window_key(gateway->window);
+    }
     if (!ingest_new(&gateway->ingest, &options, err))
         return EXIT_CONFIG;
     gateway->loaded_wall_ns = sl_wall_ns();
+    if (gateway->window != NULL && !window_start(gateway->window, gateway->spool, gateway->ingest, err))
+        return EXIT_CONFIG;
     if (!start_produce(gateway, config, err) || !start_ingest(gateway, config, err) ||
         !start_admin(gateway, config, err))
         return EXIT_CONFIG;
@@ -218,6 +246,7 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
 static void free_parts(struct gateway *gateway)
 {
     ingest_free(gateway->ingest);
+    window_free(gateway->window);
     routes_release(gateway->routes);
     stats_free(gateway->stats);
     close(gateway->wake_fd);
@@ -237,6 +266,8 @@ static int stop(struct gateway *gateway, int64_t deadline_ns)
     if (gateway->produce != NULL)
         produce_stop(gateway->produce, deadline_ns);
     gateway->produce = NULL;
+    if (gateway->window != NULL)
+        window_stop(gateway->window);
     if (gateway->spool != NULL) {
         struct spool_figures figures;
         spool_figures(gateway->spool, &figures);
@@ -365,8 +396,11 @@ static int drain(struct gateway *gateway, int signal_fd)
         atomic_store(&gateway->phase, PHASE_CLOSING);
         ingest_refuse_new(gateway->ingest);
         http_server_close_gracefully(gateway->ingest_server);
-        if (wait_while_draining(gateway, signal_fd, deadline_ns, is_idle))
+        if (wait_while_draining(gateway, signal_fd, deadline_ns, is_idle)) {
+            if (gateway->window != NULL)
+                window_stop_begin(gateway->window, true); // nothing comes in any more: the last snapshot has it all
             wait_while_draining(gateway, signal_fd, deadline_ns, is_drained);
+        }
     }
     return spool_failed(gateway) ? EXIT_SYNC : stop(gateway, deadline_ns);
 }

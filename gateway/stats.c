@@ -17,6 +17,7 @@ struct stats {
     _Atomic uint32_t source_count;
     struct {
         char name[CONFIG_NAME_MAX + 1];
+        uint32_t lanes;              // bits
         struct source_stats *shards; // one a loop
     } sources[STATS_SOURCES_MAX];
 };
@@ -75,6 +76,12 @@ const char *stats_source_name(const struct stats *stats, uint32_t index)
     return stats->sources[index].name;
 }
 
+uint32_t stats_note_lane(struct stats *stats, uint32_t index, uint8_t lane)
+{
+    sl_assert(index < stats_source_count(stats) && lane < 32);
+    return stats->sources[index].lanes |= UINT32_C(1) << lane;
+}
+
 struct source_stats *stats_shard(struct stats *stats, uint32_t index, uint32_t loop)
 {
     sl_assert(index < stats_source_count(stats) && loop < stats->loop_count);
@@ -95,6 +102,7 @@ void stats_totals(const struct stats *stats, uint32_t index, struct source_total
         out->spooled += stats_read(&shard->spooled);
         out->waiting += stats_read(&shard->waiting);
         out->unavailable_after_append += stats_read(&shard->unavailable_after_append);
+        out->business_duplicates += stats_read(&shard->business_duplicates);
         histogram_add(&out->ack_ns, &shard->ack_ns);
     }
 }

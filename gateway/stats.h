@@ -31,10 +31,11 @@ extern const char *const outcome_words[OUTCOME_COUNT];
 struct source_stats {
     _Atomic uint64_t received;
     _Atomic uint64_t outcomes[OUTCOME_COUNT];
-    _Atomic uint64_t in_flight;                // handed to the spool, not answered yet
+    _Atomic uint64_t in_flight;                // taken, not answered yet: for the disk, Kafka, or another request
     _Atomic uint64_t spooled;                  // synced to this node's disk
     _Atomic uint64_t waiting;                  // spooled, and waiting for a higher level
     _Atomic uint64_t unavailable_after_append; // spooled, but the client was told 503 or had gone
+    _Atomic uint64_t business_duplicates;      // of all that were taken: their business fields were known by another id
     struct histogram ack_ns;                   // request complete → 2xx
 } __attribute__((aligned(64)));
 
@@ -47,6 +48,9 @@ void stats_free(struct stats *stats);
 uint32_t stats_source_index(struct stats *stats, const char *name);
 uint32_t stats_source_count(const struct stats *stats);
 const char *stats_source_name(const struct stats *stats, uint32_t index);
+// Remembers that the source's events go to this lane from now on. Returns the bits of all lanes that it ever had, over
+// reloads and over its removal. By the thread that adds sources.
+uint32_t stats_note_lane(struct stats *stats, uint32_t index, uint8_t lane);
 struct source_stats *stats_shard(struct stats *stats, uint32_t index, uint32_t loop);
 
 // The owner's way to change a counter of its own shard.
@@ -66,6 +70,7 @@ static inline uint64_t stats_read(const _Atomic uint64_t *counter)
 // Sums over all loops. The histogram is initialised here.
 struct source_totals {
     uint64_t received, outcomes[OUTCOME_COUNT], in_flight, spooled, waiting, unavailable_after_append;
+    uint64_t business_duplicates;
     struct histogram ack_ns;
 };
 void stats_totals(const struct stats *stats, uint32_t index, struct source_totals *out);

@@ -57,14 +57,14 @@ static json_t *sources_json(struct gateway *gateway, struct routes *routes)
         json_t *outcomes = json_object();
         for (int outcome = 0; outcome < OUTCOME_COUNT; outcome++)
             json_object_set_new(outcomes, outcome_words[outcome], number(totals.outcomes[outcome]));
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:s, s:b, s:s?, s:o, s:o, s:o, s:o, s:o, s:o}", "source",
-                                        route->source->name, "topic", route->source->topic, "lane", route->source->lane,
-                                        "ack", ack_level_word(route->source->ack), "ready", ready, "why", why,
-                                        "received", number(totals.received), "in_flight", number(totals.in_flight),
-                                        "waiting", number(totals.waiting), "events", outcomes, "ack_ms_p50",
-                                        milliseconds(histogram_quantile(&totals.ack_ns, 0.5)), "ack_ms_p99",
-                                        milliseconds(histogram_quantile(&totals.ack_ns, 0.99))));
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:s, s:s, s:b, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "source",
+                            route->source->name, "topic", route->source->topic, "lane", route->source->lane, "ack",
+                            ack_level_word(route->source->ack), "ready", ready, "why", why, "received",
+                            number(totals.received), "in_flight", number(totals.in_flight), "waiting",
+                            number(totals.waiting), "business_duplicates", number(totals.business_duplicates), "events",
+                            outcomes, "ack_ms_p50", milliseconds(histogram_quantile(&totals.ack_ns, 0.5)), "ack_ms_p99",
+                            milliseconds(histogram_quantile(&totals.ack_ns, 0.99))));
     }
     return list;
 }
@@ -140,6 +140,31 @@ static json_t *kafka_json(struct gateway *gateway)
                      produce_connected(gateway->produce), "lanes", lane_list, "topics", topic_list);
 }
 
+static json_t *dedupe_json(struct window *window)
+{
+    if (window == NULL)
+        return json_pack("{s:b}", "enabled", 0);
+    struct window_status status;
+    window_status(window, &status);
+    const struct dedupe_figures *figures = &status.figures;
+    json_t *affordable = figures->window_affordable_ns == INT64_MAX
+                             ? json_null()
+                             : json_real((double)figures->window_affordable_ns * 1e-9);
+    json_t *dedupe =
+        json_pack("{s:b, s:b, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:s, s:s}", "enabled", 1, "complete",
+                  status.complete, "window_seconds", (double)figures->covered_ns * 1e-9, "configured_seconds",
+                  (double)figures->window_ns * 1e-9, "entries", number(figures->entries), "capacity",
+                  number(figures->capacity), "memory_bytes", number(figures->memory_bytes), "evicted",
+                  number(figures->evicted), "ids_per_second", figures->claims_per_second, "memory_needed_bytes",
+                  number(figures->memory_needed_bytes), "affordable_seconds", affordable, "snapshot",
+                  time_text(status.snapshot_wall_ns), "snapshot_error", status.snapshot_error, "alarm", status.alarm);
+    json_object_set_new(dedupe, "rebuild",
+                        json_pack("{s:o, s:o, s:o, s:f}", "ids", number(status.rebuild_ids), "done_bytes",
+                                  number(status.rebuild_done_bytes), "bytes", number(status.rebuild_bytes), "seconds",
+                                  status.rebuild_seconds));
+    return dedupe;
+}
+
 char *status_json(struct gateway *gateway, size_t *length)
 {
     struct routes *routes = gateway_routes(gateway);
@@ -155,6 +180,7 @@ char *status_json(struct gateway *gateway, size_t *length)
                              json_real((double)(sl_monotonic_ns() - gateway->started_ns) * 1e-9), "conservation_error",
                              number(wrong));
     json_object_set_new(root, "sources", sources_json(gateway, routes));
+    json_object_set_new(root, "dedupe", dedupe_json(gateway->window));
     json_object_set_new(root, "spool", spool_json(gateway, &figures));
     json_object_set_new(root, "streams", streams_json(gateway));
     json_object_set_new(root, "kafka", kafka_json(gateway));

@@ -50,7 +50,7 @@ VALUES = {
     "spool.archive_command": (None, "cp"),
     "spool.encryption_key": (None, "key"),
     "dedupe.window": ("0", "31d"),
-    "dedupe.memory": ("1MiB", "1"),
+    "dedupe.memory": ("2MiB", "1"),
     "dedupe.key_file": ("key", "{}"),
     "dedupe.snapshot_every": ("1s", "0"),
     "ha.ack": ("kafka", "az2"),

@@ -69,8 +69,42 @@ static void test_monotonic(void **state)
                 }
 }
 
+// A duplicate is answered as its original would be by ack_decide, never earlier; and without one it is refused.
+static void test_every_original(void **state)
+{
+    (void)state;
+    for (int level = ACK_DISK; level <= ACK_KAFKA; level++)
+        for (int peer = 0; peer < 2; peer++)
+            for (int kafka = 0; kafka < 2; kafka++) {
+                struct ack_original original = {.at_peer = peer, .in_kafka = kafka};
+                original.state = ACK_ORIGINAL_PENDING;
+                assert_int_equal(ack_decide_original((enum ack_level)level, &original), ACK_WAIT);
+                original.state = ACK_ORIGINAL_GONE;
+                assert_int_equal(ack_decide_original((enum ack_level)level, &original), ACK_REFUSE);
+                original.state = ACK_ORIGINAL_STORED;
+                enum ack_verdict its_own =
+                    decide((enum ack_level)level, 3, 3, peer ? 3 : 2, kafka ? 3 : 2, /*failed*/ false);
+                assert_int_equal(ack_decide_original((enum ack_level)level, &original), its_own);
+                assert_int_equal(its_own == ACK_GIVE, suffices((enum ack_level)level, true, peer, kafka));
+            }
+}
+
+static void test_both(void **state)
+{
+    (void)state;
+    static const enum ack_verdict expected[3][3] = {
+        [ACK_WAIT] = {[ACK_WAIT] = ACK_WAIT, [ACK_GIVE] = ACK_WAIT, [ACK_REFUSE] = ACK_REFUSE},
+        [ACK_GIVE] = {[ACK_WAIT] = ACK_WAIT, [ACK_GIVE] = ACK_GIVE, [ACK_REFUSE] = ACK_REFUSE},
+        [ACK_REFUSE] = {[ACK_WAIT] = ACK_REFUSE, [ACK_GIVE] = ACK_REFUSE, [ACK_REFUSE] = ACK_REFUSE},
+    };
+    for (int a = 0; a < 3; a++)
+        for (int b = 0; b < 3; b++)
+            assert_int_equal(ack_both((enum ack_verdict)a, (enum ack_verdict)b), expected[a][b]);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_combination), cmocka_unit_test(test_monotonic)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_combination), cmocka_unit_test(test_monotonic),
+                                       cmocka_unit_test(test_every_original), cmocka_unit_test(test_both)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
