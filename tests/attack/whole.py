@@ -40,7 +40,7 @@ def run(attack):
     binary = os.environ.get("SLUICE_BINARY", "build/sluice")
     # Nothing listens at port 1: what comes is acknowledged from the disk and stays there.
     gateway = Gateway(binary, home, "127.0.0.1:1", {"payments": {"topic": "payments.events"}},
-                      {"limits": {"connections_per_address": 1000}})
+                      {"limits": {"connections_per_address": 1000}, "dedupe": {"window": 0}})  # its memory is fixed
     try:
         gateway.start()
         target = WholeGateway(gateway)

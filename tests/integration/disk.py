@@ -15,7 +15,7 @@ BULK = ("-c", "2", "-m", "2", "-b", "50", "-s", "8192", "-k", "1000")
 
 
 @contextlib.contextmanager
-def _frozen(kafka):
+def frozen(kafka):
     for node in kafka.nodes:
         kafka.stop(node)
     try:
@@ -24,7 +24,8 @@ def _frozen(kafka):
         kafka.heal()
 
 
-def _fault(stand, scene_name, home):
+def fault_of(stand, home):
+    """The shim for a spool below `home`."""
     shim = pathlib.Path(stand.build) / "tests" / "preload" / "disk_fault.so"
     if not shim.exists():
         raise Skip(f"no {shim}: a sanitized build has none")
@@ -52,7 +53,7 @@ def disk_budget(stand):
     with stand.scene("budget", sources=sources, config={"spool": {"segment": "4MiB", "max": "96MiB"}}) as scene:
         gateway, client = scene.gateway.start(), scene.client()
         refused = {}
-        with _frozen(stand.kafka):
+        with frozen(stand.kafka):
             for _ in range(200):
                 full = gateway.metric("sluice_spool_pending_bytes") / gateway.metric("sluice_spool_max_bytes")
                 for name in names:
@@ -91,7 +92,7 @@ def sync_error(stand):
 
 def _one_sync_error(stand, operation):
     name = f"eio-{operation}"
-    fault = _fault(stand, name, stand.home / f"fault-{name}")
+    fault = fault_of(stand, stand.home / f"fault-{name}")
     with stand.scene(name, config={"spool": {"dir": str(fault.prefix)}}, environment=fault.environment()) as scene:
         gateway = scene.gateway.start()
         scene.load("-c", "3", "-m", "8", "-r", "2500", "--retry-for", "30")
@@ -115,7 +116,7 @@ def _one_sync_error(stand, operation):
 
 def no_space_shim(stand):
     """No new segment can be made: 503 before an acknowledgement is at risk, and recovery without a restart."""
-    fault = _fault(stand, "enospc", stand.home / "fault-enospc")
+    fault = fault_of(stand, stand.home / "fault-enospc")
     config = {"spool": {"dir": str(fault.prefix), "segment": "4MiB"}}
     with stand.scene("enospc", config=config, environment=fault.environment()) as scene:
         gateway = scene.gateway.start()
@@ -157,7 +158,7 @@ def _small_disk(image, where, mib):
 
 def _fill_and_recover(stand, scene, gateway, make_room):
     client = scene.client()
-    with _frozen(stand.kafka):
+    with frozen(stand.kafka):
         def refused():
             scene.load(*BULK, "-n", "200", "--retry-for", "1").wait()
             return _probe(client, "payments") == 503

@@ -120,7 +120,8 @@ class Scene:
         started = time.monotonic()
         found = records.read(self.kafka.bootstrap, self.topics, 300, missing_ok=True,
                              reader=self.stand.reader)
-        verdict = checker.check(history, found, whole=whole, min_acked=min_acked)
+        dedupe = self.gateway.config["dedupe"]["window"] != 0
+        verdict = checker.check(history, found, dedupe=dedupe, whole=whole, min_acked=min_acked)
         note(f"{verdict.line()} records={verdict.records} streams={verdict.streams}, "
              f"read in {time.monotonic() - started:.1f} s")
         if not verdict.passed:

@@ -58,7 +58,7 @@ class Gateway:
             "listen": {"ingest": [f"127.0.0.1:{self.ingest_port}"], "admin": f"127.0.0.1:{self.admin_port}"},
             "kafka": {"brokers": f'"{brokers}"', "properties": {"compression.type": "lz4"}},
             "spool": {"dir": str(self.spool), "segment": "16MiB", "max": "4GiB", "retain": "0s"},
-            "dedupe": {"window": 0},
+            "dedupe": {"window": "24h", "memory": "64MiB"},
             "drain": {"accept_for": "200ms", "timeout": "60s"},
             "log": {"level": "info", "core_dumps": "true"},
             "sources": "sources/",
