@@ -94,14 +94,24 @@ class Bench:
             stand_in = Bare(self.build, self.arguments.threads)
             stand_in.name = "bare h2o standing in"
             return [bare, stand_in]
-        return [bare, Sluice(self.binary, self.arguments.threads, self.spool_root, frozen.bootstrap)]
+        return [bare, self.sluice(frozen, self.arguments.dedupe)]
 
-    def alternate(self, name, measure):
+    def sluice(self, frozen, dedupe):
+        return Sluice(self.binary, self.arguments.threads, self.spool_root, frozen.bootstrap, dedupe=dedupe)
+
+    def dedupe_off_and_on(self, frozen):
+        """The same gateway twice."""
+        both = [self.sluice(frozen, "off"), self.sluice(frozen, "on")]
+        for server, name in zip(both, ("dedupe off", "dedupe on")):
+            server.name = name
+        return both
+
+    def alternate(self, name, measure, servers_of=None):
         """{server name: [measurement, …]}"""
         kafka = StoppedBrokers() if self.arguments.frozen == "brokers" else FrozenKafka()
         found = {}
         with kafka as frozen:
-            servers = self.servers(frozen)
+            servers = (servers_of or self.servers)(frozen)
             for turn in range(self.arguments.repeats):
                 for server in servers:
                     with server:
@@ -112,8 +122,8 @@ class Bench:
         self.runs[name] = found
         return found
 
-    def rate_section(self, name, title, note, measure):
-        found = self.alternate(name, measure)
+    def rate_section(self, name, title, note, measure, servers_of=None):
+        found = self.alternate(name, measure, servers_of)
         bare = report.median(next(iter(found.values())), "events_per_second")
         rows = []
         for server, runs in found.items():
@@ -157,6 +167,15 @@ class Bench:
                           "`sluice-load -c8 -m10 -b100`, JSON arrays, Kafka frozen. Goal: ≥ 450,000 durable events/s.",
                           lambda server: self.measure_load(server, "-c", 8, "-m", 10, "-b", 100))
 
+    def dedupe(self):
+        for name, what, options in (("dedupe-single", "one event a request", ("-c", 64, "-m", 10)),
+                                    ("dedupe-batch100", "100 events a request", ("-c", 8, "-m", 10, "-b", 100))):
+            self.rate_section(name, f"The dedupe window, {what}",
+                              f"`sluice-load {' '.join(map(str, options))}`: unique ids, Kafka frozen. Goal: "
+                              "ratio ≥ 0.95.",
+                              lambda server, options=options: self.measure_load(server, *options),
+                              self.dedupe_off_and_on)
+
     def fixed20k(self):
         rate = self.arguments.rate
         found = self.alternate("fixed20k", lambda server: self.measure_load(server, "-c", 64, "-m", 10, "-r", rate))
@@ -184,6 +203,8 @@ class Bench:
             raise BenchError(f"{', '.join(missing)} not found under {self.build}/bench: ninja -C {self.build}")
         if not self.arguments.stand_in and not os.access(self.binary, os.X_OK):
             raise BenchError(f"no {self.binary}; --stand-in measures bare h2o in its place")
+        if self.arguments.dedupe == "on" and "single" in self.arguments.scenarios:
+            raise BenchError("h2load repeats its body: with --dedupe on everything would be a duplicate")
         self.spool_root.mkdir(parents=True, exist_ok=True)
         # h2load repeats one body. It is one of our client's events, so that both clients send the same.
         body = self.spool_root / "sluice-bench-body.json"
@@ -220,13 +241,13 @@ class Bench:
         return 1 if failed else 0
 
 
-SCENARIOS = ["raw", "single", "own", "batch100", "fixed20k", "kafka"]
+SCENARIOS = ["raw", "single", "own", "batch100", "fixed20k", "dedupe", "kafka"]
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO",
-                        help=f"of {' '.join(SCENARIOS)}; default: all but kafka")
+                        help=f"of {' '.join(SCENARIOS)}; default: all but dedupe and kafka")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", help="default %(default)s")
     parser.add_argument("--sluice", type=pathlib.Path, help="the binary (BUILD/sluice)")
     parser.add_argument("--stand-in", action="store_true",
@@ -237,6 +258,8 @@ def parse():
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement (%(default)s)")
     parser.add_argument("--raw-seconds", type=float, default=1)
     parser.add_argument("--threads", type=int, default=1, help="event loops of either server (%(default)s)")
+    parser.add_argument("--dedupe", choices=["on", "off"], default="off",
+                        help="of Sluice, in all scenarios but dedupe, which compares both (%(default)s)")
     parser.add_argument("--rate", type=int, default=20000, help="of fixed20k (%(default)s)")
     parser.add_argument("--frozen", choices=["listener", "brokers"], default="listener",
                         help="a listener that never answers, or three real brokers under SIGSTOP")
@@ -249,7 +272,7 @@ def parse():
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "bench" / "results")
     parser.add_argument("--markdown", type=pathlib.Path, help="write the tables here, too")
     arguments = parser.parse_args()
-    arguments.scenarios = arguments.scenarios or SCENARIOS[:-1]
+    arguments.scenarios = arguments.scenarios or SCENARIOS[:-2]
     unknown = [name for name in arguments.scenarios if name not in SCENARIOS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}")

@@ -81,11 +81,12 @@ class Bare:
 
 
 class Sluice:
-    """sluice serve with one source and `dedupe.window: 0`; a fresh spool each time, on the disk that is measured."""
+    """sluice serve with one source; a fresh spool each time, on the disk that is measured. `dedupe`: "on" or "off"."""
 
     name = "Sluice"
 
-    def __init__(self, binary, threads, spool_root, brokers, topic="payments.events", properties=None):
+    def __init__(self, binary, threads, spool_root, brokers, topic="payments.events", properties=None, dedupe="off"):
+        self._dedupe = {"window": "24h", "memory": "1GiB"} if dedupe == "on" else {"window": 0}
         self._binary, self._threads, self._root = binary, threads, spool_root
         self._brokers, self._topic, self._properties = brokers, topic, properties or {}
 
@@ -99,7 +100,7 @@ class Sluice:
             "listen": {"threads": self._threads},
             "kafka": {"properties": self._properties} if self._properties else {},
             "spool": {"segment": "256MiB", "max": f"{budget_mib}MiB", "retain": "0s"},
-            "dedupe": {"window": 0},
+            "dedupe": self._dedupe,
         })
         self.gateway.start()
         self.pid, self.url = self.gateway.pid, self.gateway.url("payments")
