@@ -275,7 +275,7 @@ bool ids_keep(struct stream *stream, const struct segment *of, uint64_t last_seq
     pthread_mutex_unlock(&spool->mutex);
     if (!wanted || spool_all_zero(spool->ids_key_id, sizeof(spool->ids_key_id)))
         return true;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     if (!write_file(stream, segment, now_wall_ns, &bytes, err))
         return false;
     if (bytes == 0)

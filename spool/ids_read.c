@@ -274,8 +274,10 @@ static bool from_frames(struct reading *reading, struct sl_error *err)
 
 void ids_path(char out[SPOOL_PATH_MAX], const struct stream *stream, uint64_t first_seq)
 {
-    segment_path(out, stream->dir, first_seq);
-    memcpy(out + strlen(out) - 3, "ids", 3);
+    char name[32];
+    segment_file_name(name, first_seq);
+    memcpy(strrchr(name, '.'), ".ids", sizeof(".ids"));
+    spool_path(out, stream->dir, name);
 }
 
 // -ENOENT: neither the segment nor what is kept of it is there.
