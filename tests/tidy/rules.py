@@ -13,7 +13,7 @@ FUNCTION_LINES_MAX = 70
 COLUMNS_MAX = 120
 
 # Code that runs in production, in the direction of dependencies: a folder includes itself and what stands before it.
-LAYERS = ("base", "spool", "dedupe", "produce", "gateway", "cli")
+LAYERS = ("base", "spool", "dedupe", "ha", "produce", "gateway", "cli")
 
 # Header of a library -> where it may be included. Each library stays behind one interface.
 LIBRARY_HOMES = {
@@ -169,7 +169,7 @@ def includes(text):
 
 @rule
 def layering(tree):
-    """base < spool < dedupe < produce < gateway < cli; each library behind its one interface"""
+    """base < spool < dedupe < ha < produce < gateway < cli; each library behind its one interface"""
     for path in tree.c:
         folder = path.split("/", 1)[0]
         for number, own, header in includes(tree.files[path]):
