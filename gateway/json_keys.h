@@ -2,19 +2,19 @@
 //
 // Threads: as in json.h; a set belongs to one parser.
 //
-// Events of one source mostly have the same keys in the same order. So the keys of an event are remembered, and those
-// of the next one are compared with them in turn: (object, key) pairs that are equal to different remembered pairs are
-// different from each other, and nothing has to be looked up. From the first key on that is not found so, all keys of
-// the event go into a hash table.
+// Events of one source mostly have the same keys in the same order, or one of a few orders. So the keys of events are
+// remembered as a tree: each is a child of the one that stood before it. The keys of an event that lie on one path from
+// the root are different from each other, because those of every path are, and nothing has to be looked up. An event
+// may lack keys of its path. From the first key on that is not found so, all keys of the event go into a hash table,
+// and if that finds them different they become a new branch.
 #ifndef SLUICE_GATEWAY_JSON_KEYS_H
 #define SLUICE_GATEWAY_JSON_KEYS_H
 
 #include "gateway/json_internal.h"
 
 enum {
-    JSON_KNOWN_KEYS = 256,
-    JSON_KNOWN_TEXT = 48, // bytes of `"key":` that is remembered
-    JSON_NOT_KNOWN = 0,
+    JSON_KNOWN_KEYS = 1024, // of all events
+    JSON_KNOWN_TEXT = 48,   // bytes of `"key":` that is remembered
 };
 
 struct json_key {
@@ -27,10 +27,14 @@ struct json_key {
 struct json_known_key {
     uint64_t hash;
     uint64_t masks[2];             // of the first 16 bytes of text
-    uint8_t text[JSON_KNOWN_TEXT]; // `"key":`
-    uint32_t length;               // of text; JSON_NOT_KNOWN: behind the last one
+    uint8_t text[JSON_KNOWN_TEXT]; // `"key":`, as it is written
+    uint32_t length;               // of text; 0: no key
     uint32_t object;               // which of the event's objects, by the order of their '{'
     uint32_t seen;                 // serial of the last event that has it
+    // None of them is NULL; the ends are keys->none.
+    struct json_known_key *parent;
+    struct json_known_key *child;   // the first of those that came next
+    struct json_known_key *sibling; // another that came next after its parent
 };
 
 struct json_key_slot {
@@ -41,15 +45,20 @@ struct json_key_slot {
 };
 
 struct json_keys {
-    struct json_known_key *next;    // the one that the next key is compared with
-    struct json_known_key *known;   // all, and one JSON_NOT_KNOWN behind them
-    struct json_known_key *learned; // of this event, for the ones that follow
-    struct json_known_key none;     // where `next` points once a key was not known
-    uint32_t serial;                // of the event's first object; its objects count on from there
-    uint32_t learned_count;
-    uint32_t learned_room;
-    bool learning;
-    bool missed; // the event before had a key that was not known
+    struct json_known_key *last; // where the event is in the tree; none: its keys go into the table
+    struct json_known_key *known;
+    uint32_t known_count;
+    struct json_known_key root; // no key itself
+    struct json_known_key none;
+    uint32_t serial; // of the event's first object; its objects count on from there
+
+    bool learning;                 // known[known_count..] becomes a branch, if the event is good
+    bool room;                     // for more of it
+    uint32_t learned_count;        // the keys of it
+    struct json_known_key *branch; // where it starts
+    bool skipped;                  // the event lacks keys of its path
+    bool exact;                    // no event may, until there is another branch
+    uint32_t credit;               // for learning
 
     struct json_key_slot *slots; // tables of growing size, one behind the other; a small event uses the first one only
     size_t slot_count;           // of all tables
@@ -91,16 +100,16 @@ static inline bool json_is_known(const struct json_known_key *known, const uint8
     return differ == 0 && (length <= 16 || memcmp(text + 16, known->text + 16, length - 16) == 0);
 }
 
-// Takes the key that is written as `"key":`, if it is the remembered one that is due. Fills *hash.
+// Takes the key that is written as `"key":`, if it is the one that is most likely due. Fills *hash.
 static inline bool json_keys_take(struct json_keys *keys, const uint8_t *text, uint32_t length, uint32_t object,
                                   uint64_t *hash)
 {
-    struct json_known_key *known = keys->next;
+    struct json_known_key *known = keys->last->child;
     if (!json_is_known(known, text, length, object))
         return false;
     *hash = known->hash;
     known->seen = keys->serial;
-    keys->next = known + 1;
+    keys->last = known;
     return true;
 }
 

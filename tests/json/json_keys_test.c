@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { RUNS_DEFAULT = 60000, MEMBERS_MAX = 24, OBJECTS = 3, KEYS = 12, TEXT_MAX = 8192 };
+enum { RUNS_DEFAULT = 60000, MEMBERS_MAX = 24, OBJECTS = 4, KEYS = 12, TEXT_MAX = 8192 };
 
 // The same key in two ways of writing it, of lengths on both sides of what is compared at once or remembered.
 static const struct {
@@ -38,7 +38,7 @@ static uint32_t roll(uint32_t below)
 }
 
 struct member {
-    uint32_t object; // 0: the event itself; the others are its members "o1" and "o2", or elements of "o2"
+    uint32_t object; // 0: the event itself; its members "o1", "o2" and "o3", or two elements of "o2"
     uint32_t key;
     bool escaped;
 };
@@ -46,8 +46,9 @@ struct member {
 struct model {
     struct member members[MEMBERS_MAX];
     size_t count;
-    bool in_array; // "o2" is an array, and the object in it
+    bool in_array; // "o2" is an array, and two objects in it
     bool blanks;   // between key and colon
+    bool nested_first;
 };
 
 static uint32_t meaning(const struct member *member)
@@ -59,6 +60,8 @@ static uint32_t meaning(const struct member *member)
 struct text {
     char bytes[TEXT_MAX];
     size_t length;
+    uint32_t meanings[MEMBERS_MAX]; // so far
+    size_t meaning_count;
     size_t duplicate; // offset of the first one's quote, 0: none
     char value[24];   // of /event_id, "": none
     char nested[24];  // of /o1/ab
@@ -79,16 +82,20 @@ static void put_key(struct text *text, const char *key, bool blanks)
     put(text, blanks ? "\" :" : "\":");
 }
 
-static void put_object(struct text *text, const struct model *model, uint32_t object)
+static void note_meaning(struct text *text, uint32_t meaning, size_t quote)
 {
-    put(text, "{");
+    for (size_t i = 0; i < text->meaning_count && text->duplicate == 0; i++)
+        text->duplicate = text->meanings[i] == meaning ? quote : 0;
+    text->meanings[text->meaning_count++] = meaning;
+}
+
+static void put_members(struct text *text, const struct model *model, uint32_t object)
+{
     for (size_t i = 0; i < model->count; i++) {
         const struct member *member = &model->members[i];
         if (member->object != object)
             continue;
-        size_t quote = text->length + (text->bytes[text->length - 1] != '{');
-        for (size_t j = 0; j < i && text->duplicate == 0; j++)
-            text->duplicate = meaning(&model->members[j]) == meaning(member) ? quote : 0;
+        note_meaning(text, meaning(member), text->length + (text->bytes[text->length - 1] != '{'));
         put_key(text, member->escaped ? keys[member->key].escaped : keys[member->key].plain, model->blanks);
         char value[24];
         snprintf(value, sizeof(value), "%u", roll(1000000));
@@ -98,15 +105,38 @@ static void put_object(struct text *text, const struct model *model, uint32_t ob
         if (object == 1 && member->key == 2)
             snprintf(text->nested, sizeof(text->nested), "%s", value);
     }
-    // Behind the event's own members, so that its duplicates come first here as well as in the text.
-    if (object == 0) {
-        put_key(text, "o1", model->blanks);
-        put_object(text, model, 1);
-        put_key(text, "o2", model->blanks);
-        put(text, model->in_array ? "[" : "");
-        put_object(text, model, 2);
-        put(text, model->in_array ? "]" : "");
-    }
+}
+
+static void put_object(struct text *text, const struct model *model, uint32_t object)
+{
+    put(text, "{");
+    put_members(text, model, object);
+    put(text, "}");
+}
+
+static void put_nested(struct text *text, const struct model *model)
+{
+    put_key(text, "o1", model->blanks);
+    put_object(text, model, 1);
+    put_key(text, "o2", model->blanks);
+    put(text, model->in_array ? "[" : "");
+    put_object(text, model, 2);
+    if (model->in_array)
+        put(text, ",");
+    else
+        put_key(text, "o3", model->blanks);
+    put_object(text, model, 3);
+    put(text, model->in_array ? "]" : "");
+}
+
+static void put_event(struct text *text, const struct model *model)
+{
+    put(text, "{");
+    if (model->nested_first)
+        put_nested(text, model);
+    put_members(text, model, 0);
+    if (!model->nested_first)
+        put_nested(text, model);
     put(text, "}");
 }
 
@@ -143,6 +173,7 @@ static void change(struct model *model)
         break;
     case 6:
         model->in_array = roll(2) == 0;
+        model->nested_first = roll(2) == 0;
         break;
     default:
         model->blanks = roll(4) == 0;
@@ -180,9 +211,9 @@ static bool on_event(const struct json_event *event, void *user)
 static bool check(struct json_parser *parser, const struct json_pointer *const *pointers, const struct model *model)
 {
     static struct text text;
-    text.length = text.duplicate = 0;
+    text.length = text.duplicate = text.meaning_count = 0;
     text.value[0] = text.nested[0] = '\0';
-    put_object(&text, model, 0);
+    put_event(&text, model);
     struct sl_span body = lib_body(text.bytes, text.length);
     struct values values;
     struct json_fault fault;
@@ -234,6 +265,46 @@ static void similar_events(void **unused)
     assert_in_range(duplicates, runs / 20, runs / 2);
 }
 
+// Few keys in any order, so that the tree of what is remembered has every shape.
+static void few_keys(void **unused)
+{
+    (void)unused;
+    enum { ALPHABET = 5, LONGEST = 6, EVENTS = 60 };
+    struct json_parser *parser = NULL;
+    for (uint32_t run = 0; run < 100000; run++) {
+        if (run % EVENTS == 0) {
+            json_parser_free(parser);
+            parser = json_parser_new(1000, 4);
+            assert_non_null(parser);
+        }
+        char text[128];
+        size_t used = 0;
+        uint32_t seen[2] = {0, 0};
+        bool twice = false;
+        for (uint32_t count = 1 + roll(LONGEST), i = 0, object = 0; i < count; i++) {
+            uint32_t key = roll(ALPHABET);
+            twice = twice || (seen[object] & 1U << key) != 0;
+            seen[object] |= 1U << key;
+            used +=
+                (size_t)snprintf(text + used, sizeof(text) - used, "%s\"%c\":0", i == 0 ? "{\"x\":[{" : ",", 'a' + key);
+            if (object == 0 && i + 1 < count && roll(4) == 0) {
+                object = 1;
+                key = roll(ALPHABET);
+                seen[1] |= 1U << key;
+                used += (size_t)snprintf(text + used, sizeof(text) - used, "},{\"%c\":0", 'a' + key);
+            }
+        }
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "}]}");
+        struct sl_span body = lib_body(text, used);
+        struct lib_events events = {0};
+        struct json_fault fault;
+        if (json_walk(parser, JSON_SHAPE_DOCUMENT, body, NULL, 0, lib_count, &events, &fault) == twice)
+            fail_msg("%s: %s", twice ? "taken" : "refused", text);
+        free((void *)(uintptr_t)body.bytes);
+    }
+    json_parser_free(parser);
+}
+
 // More keys than are remembered, over and over, and once one of them twice.
 static void many_keys(void **unused)
 {
@@ -263,6 +334,7 @@ static void many_keys(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(similar_events), cmocka_unit_test(many_keys)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(similar_events), cmocka_unit_test(few_keys),
+                                       cmocka_unit_test(many_keys)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
