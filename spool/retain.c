@@ -64,11 +64,10 @@ static bool keep_ids(struct stream *stream, uint64_t first_seq, uint64_t last_se
                 space ? "space is needed: what the records of a deleted segment were known by is lost to a restart"
                       : "segment not deleted",
                 SL_STR("stream", stream->id), SL_UINT("first_seq", first_seq), SL_STR("error", err.text));
-    // Reading it may have found damage.
     pthread_mutex_lock(&spool->mutex);
-    bool damaged = stream_segment_of(stream, first_seq)->damaged;
+    bool found_damage = !segment.damaged && stream_segment_of(stream, first_seq)->damaged;
     pthread_mutex_unlock(&spool->mutex);
-    return (kept || space) && !damaged;
+    return (kept || space) && !found_damage;
 }
 
 static bool delete_segment(struct stream *stream, uint64_t first_seq, uint64_t next_seq)
