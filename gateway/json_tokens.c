@@ -6,7 +6,8 @@
 // any run of other bytes that are no blank. So between two structurals there is one token, and then blanks: a string
 // ends at the last byte before the next structural that is no blank, and of a number, true, false or null it has to be
 // checked that it reaches as far. simdjson's stage 2 would check grammar and scalars as well, but it writes each string
-// and number to a tape, where nearly all of it is of no use here: this walk takes a third of the time of both.
+// and number to a tape, where nearly all of it is of no use here: with this walk a whole
+// json_walk() takes a third less time (json_bench).
 //
 // What it takes is what json_reader.c takes, byte for byte: tests/json and the fuzz target hold them against each
 // other, against simdjson's own parser and against jansson.
