@@ -184,7 +184,7 @@ class LoadTest(unittest.TestCase):
         for line in lines:
             event = sent[line["id"]]
             fields = json.loads(event)
-            self.assertEqual((fields["account_id"], fields["seq"]), (line["k"], line["s"]))
+            self.assertEqual((fields["account_id"], int(fields["seq"])), (line["k"], line["s"]))
             self.assertEqual(crc32c(event), line["c"])
         return sent
 

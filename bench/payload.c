@@ -29,14 +29,14 @@ struct payload_set {
     uint8_t *templates;
 };
 
-static void put_digits(uint8_t *out, size_t width, uint64_t value, uint8_t pad)
+static void put_digits(uint8_t *out, size_t width, uint64_t value)
 {
     size_t at = width;
     do {
         out[--at] = (uint8_t)('0' + value % 10);
         value /= 10;
     } while (value != 0 && at > 0);
-    memset(out, pad, at);
+    memset(out, '0', at);
 }
 
 static void put_hex(uint8_t *out, uint64_t value)
@@ -209,8 +209,8 @@ static void build_template(struct payload_set *set, struct text *text)
     add(text, set->run);
     layout->id_counter = add_field(text, "-", 12);
     layout->key = add_field(text, "\",\"account_id\":\"acc_", 8);
-    layout->seq = add_field(text, "\",\"seq\":", 12);
-    layout->second = add_field(text, ",\"event_ts\":\"", sizeof("2026-11-21T10:15:42.") - 1);
+    layout->seq = add_field(text, "\",\"seq\":\"", 12);
+    layout->second = add_field(text, "\",\"event_ts\":\"", sizeof("2026-11-21T10:15:42.") - 1);
     layout->micros = add_field(text, "", 6);
     layout->amount = add_field(text, "Z\",\"amount\":", 6);
     layout->code = add_field(text, ",\"auth_code\":\"", 6);
@@ -282,13 +282,13 @@ void payload_write(struct payload_set *set, const struct payload_event *event, u
         set_second(set, second);
     uint64_t random = event->counter;
     uint64_t first = payload_random(&random);
-    put_digits(out + layout->id_counter, 12, event->counter, '0');
-    put_digits(out + layout->key, 8, event->key, '0');
-    put_digits(out + layout->seq, 12, event->seq, ' ');
+    put_digits(out + layout->id_counter, 12, event->counter);
+    put_digits(out + layout->key, 8, event->key);
+    put_digits(out + layout->seq, 12, event->seq);
     memcpy(out + layout->second, set->second_text, sizeof(set->second_text));
-    put_digits(out + layout->micros, 6, (uint64_t)(event->wall_ns % SL_NS_PER_S) / 1000, '0');
-    put_digits(out + layout->amount, 6, 100 + first % 99900, ' ');
-    put_digits(out + layout->code, 6, (first >> 32) % 1000000, '0');
+    put_digits(out + layout->micros, 6, (uint64_t)(event->wall_ns % SL_NS_PER_S) / 1000);
+    put_digits(out + layout->amount, 6, 100000 + first % 900000);
+    put_digits(out + layout->code, 6, (first >> 32) % 1000000);
     put_hex(out + layout->trace, first);
     put_hex(out + layout->trace + 16, payload_random(&random));
 }
@@ -297,12 +297,12 @@ size_t payload_id(const struct payload_set *set, uint64_t counter, char *out)
 {
     memcpy(out, set->run, set->run_length);
     out[set->run_length] = '-';
-    put_digits((uint8_t *)out + set->run_length + 1, 12, counter, '0');
+    put_digits((uint8_t *)out + set->run_length + 1, 12, counter);
     return set->run_length + 13;
 }
 
 void payload_key(uint32_t key, char *out)
 {
     memcpy(out, "acc_", 4);
-    put_digits((uint8_t *)out + 4, 8, key, '0');
+    put_digits((uint8_t *)out + 4, 8, key);
 }

@@ -117,6 +117,11 @@ void dedupe_tick(struct dedupe *dedupe, int64_t now_wall_ns);
 // the time from which on the ids are complete.
 void dedupe_covered_since(struct dedupe *dedupe, int64_t wall_ns);
 
+// Takes the window's memory from the system now, piece by piece: ids lie all over it, so the first seconds of traffic
+// would take it all, with a pause of the event loop for each page. Claims go on meanwhile. `go_on` is asked between
+// pieces.
+void dedupe_populate(struct dedupe *dedupe, bool (*go_on)(void *user), void *user);
+
 struct dedupe_figures {
     uint64_t memory_bytes, entries, capacity; // capacity: slots
     uint64_t generations;

@@ -297,6 +297,11 @@ static void snapshot(struct window *window, bool last)
 
 // ---- the thread
 
+static bool not_stopping(void *user)
+{
+    return wait_ns(user, 0);
+}
+
 static void *run(void *argument)
 {
     struct window *window = argument;
@@ -306,6 +311,7 @@ static void *run(void *argument)
         tell_older(window);
         atomic_store_explicit(&window->complete, true, memory_order_release);
         ingest_window_complete(window->ingest);
+        dedupe_populate(window->dedupe, not_stopping, window);
         do {
             upkeep(window);
             if (sl_monotonic_ns() >= window->next_snapshot_ns)
