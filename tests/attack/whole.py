@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The attacks that go for memory, on a whole `sluice serve` with its default limits: 100 uploads of 4 MiB at once, before
-any of them is complete. RssAnon of the process stays under 300 MiB, the body budget included, and honest clients are
-answered.
+"""The attacks that go for memory, on a whole `sluice serve` with its default limits: 100 uploads of 4 MiB at once,
+before any of them is complete. RssAnon of the process stays under 300 MiB, the body budget included, and honest clients
+are answered. Without the dedupe window, whose memory is a budget of its own.
 """
 
 import os
