@@ -254,11 +254,6 @@ static void let_go_if_late(struct dedupe *dedupe, uint64_t slot, uint64_t word, 
     stripe_add(dedupe, stripe, &stripe->evicted);
 }
 
-static uint64_t w2_make(uint64_t payload_hash, int stream, uint64_t seq)
-{
-    return (payload_hash & HASH_MASK) | (uint64_t)stream << SEQ_BITS | (seq & ((UINT64_C(1) << SEQ_BITS) - 1));
-}
-
 // Enters a pending entry in the open generation.
 static void settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t slot, uint64_t seq)
 {

@@ -37,24 +37,46 @@ static void generation_open(struct dedupe *dedupe, uint64_t number, uint32_t fil
     atomic_store(&dedupe->filter_last[filter], number);
 }
 
-// The past of a new window is laid out in parts that have ended, for what the rebuild enters.
-void generation_start(struct dedupe *dedupe, int64_t now_ns)
+// A window whose past is in parts that ended then, oldest first; one more is open.
+static void lay_out(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count, int64_t now_ns)
 {
-    int64_t part_ns = dedupe->window_ns / PARTS;
-    for (uint64_t i = 0; i <= PARTS; i++) {
-        uint64_t number = FIRST_NUMBER + i;
-        uint32_t filter = (uint32_t)(i * (FILTERS - 1) / (PARTS + 1));
-        generation_open(dedupe, number, filter);
-        if (i < PARTS)
-            atomic_store(&generation_of(dedupe, number)->end_ns, now_ns - part_ns * (int64_t)(PARTS - 1 - i));
+    for (uint32_t filter = 0; filter < FILTERS; filter++) {
+        atomic_store(&dedupe->filter_last[filter], 0);
+        atomic_store(&dedupe->filter_clean[filter], true);
     }
-    atomic_store(&dedupe->current, FIRST_NUMBER + PARTS);
+    for (uint64_t i = 0; i <= count; i++) {
+        uint64_t number = FIRST_NUMBER + i;
+        uint32_t filter = (uint32_t)(i * (FILTERS - 1) / (count + 1));
+        generation_open(dedupe, number, filter);
+        atomic_store(&dedupe->filter_clean[filter], false);
+        if (i < count)
+            atomic_store(&generation_of(dedupe, number)->end_ns, ends_ns[i]);
+    }
+    int64_t part_ns = dedupe->window_ns / PARTS;
+    atomic_store(&dedupe->current, FIRST_NUMBER + count);
     atomic_store(&dedupe->floor, FIRST_NUMBER);
     atomic_store(&dedupe->swept, FIRST_NUMBER);
-    atomic_store(&dedupe->filter_clean[FILTERS - 1], true);
     atomic_store(&dedupe->clock_ns, now_ns);
     atomic_store(&dedupe->rotate_at_ns, now_ns + (part_ns > 0 ? part_ns : 1));
     dedupe->filter_until_ns = now_ns + part_ns * (PARTS / (FILTERS - 1));
+}
+
+// Even parts, for what the rebuild enters.
+void generation_start(struct dedupe *dedupe, int64_t now_ns)
+{
+    int64_t ends_ns[PARTS];
+    for (int64_t i = 0; i < PARTS; i++)
+        ends_ns[i] = now_ns - dedupe->window_ns / PARTS * (PARTS - 1 - i);
+    lay_out(dedupe, ends_ns, PARTS, now_ns);
+}
+
+bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count)
+{
+    if (stripes_added(dedupe) != 0 || atomic_load(&dedupe->current) != FIRST_NUMBER + PARTS)
+        return false;
+    sl_assert(count <= RESTART_MAX);
+    lay_out(dedupe, ends_ns, count, atomic_load(&dedupe->clock_ns));
+    return true;
 }
 
 // ---- expiry

@@ -17,7 +17,8 @@ enum { CHOICES = 3, WAYS = 8, LINE_BYTES = 64 };
 enum {
     RING = 256,     // generation numbers are known modulo this
     LIVE_MAX = 160, // generations that may hold entries at once; the rest of the ring is for the sweep to catch up
-    PARTS = 64,     // a generation is closed when it has run for this part of the window, or holds this part of it
+    RESTART_MAX = LIVE_MAX - 32, // generations of the past that a snapshot brings back
+    PARTS = 64, // a generation is closed when it has run for this part of the window, or holds this part of it
     FIRST_NUMBER = RING,
     STREAMS = 4,       // (origin, range of seqs) pairs that one generation can name
     SEQ_BITS = 22,     // of a seq in an entry; the rest comes from its generation
@@ -226,6 +227,11 @@ static inline uint64_t word_make(uint64_t want, uint64_t number, enum slot_state
     return want | (number % RING) << GENERATION_SHIFT | (uint64_t)state;
 }
 
+static inline uint64_t w2_make(uint64_t payload_hash, int stream, uint64_t seq)
+{
+    return (payload_hash & HASH_MASK) | (uint64_t)stream << SEQ_BITS | (seq & ((UINT64_C(1) << SEQ_BITS) - 1));
+}
+
 // An entry as the snapshot sees it. The payload hash has its low 24 bits cleared: what dedupe_insert keeps of it.
 struct dedupe_entry {
     struct dedupe_id id;
@@ -239,6 +245,18 @@ struct dedupe_entry {
 // The entry in a slot below table_slots(), whole and as it was at one instant. False: none, or one that is no longer
 // (or not yet) in the window. Any thread, claims go on.
 bool table_entry(const struct dedupe *dedupe, uint64_t slot, int64_t now_wall_ns, struct dedupe_entry *out);
+
+// ---- restore.c
+//
+// A window that nobody uses yet, filled from the snapshot of one of the same size: each entry goes where it was.
+
+// Which of an id's three places a slot is.
+unsigned restore_choice(const struct dedupe *dedupe, uint64_t slot);
+void restore_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id, unsigned choice);
+// Into a closed generation. False: there is no room where it was; dedupe_insert finds another place. Several threads at
+// once, but no claim and no tick.
+bool restore_entry(struct dedupe *dedupe, const struct dedupe_id *id, unsigned choice, uint64_t payload_hash,
+                   uint64_t number, uint32_t origin, uint64_t seq);
 
 // ---- filter.c
 
@@ -298,6 +316,9 @@ static inline bool word_expired(const struct dedupe *dedupe, uint64_t word)
 }
 
 void generation_start(struct dedupe *dedupe, int64_t now_ns);
+// Lays out the past of a window anew: closed generations that ended then, oldest first. False, and nothing is done,
+// when the window has been used. While nobody uses it.
+bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count);
 // Closes the open generation `number` and opens the next. False: somebody else is at it, or the sweep is behind.
 bool generation_rotate(struct dedupe *dedupe, uint64_t number, int64_t now_ns);
 // Lets generations go whose ids are older than the window.

@@ -8,7 +8,9 @@ static const char header_magic[8] = {'S', 'L', 'U', 'C', 'E', 'I', 'D', 'S'};
 static const char block_magic[4] = {'S', 'L', 'I', 'B'};
 static const char trailer_magic[4] = {'S', 'L', 'I', 'E'};
 enum { HEADER_CRC_AT = 12, BLOCK_CRC_AT = 4, TRAILER_CRC_AT = 4 };
-#define GROUP_MASK UINT64_C(0xffffff) // shares a word with the payload hash
+// Payload hash, choice and group share a word: 40, 2 and 22 bits.
+#define HASH_BITS_MASK (~UINT64_C(0xffffff))
+enum { CHOICE_SHIFT = 22, GROUP_MASK = (1 << CHOICE_SHIFT) - 1 };
 
 _Static_assert(SNAPSHOT_HEADER_MAX % SNAPSHOT_ALIGN == 0, "a header ends on a block's boundary");
 _Static_assert(SNAPSHOT_HEADER_MAX >= SNAPSHOT_HEADER_FIXED + SNAPSHOT_STREAMS_MAX * (8 + 1 + SNAPSHOT_NAME_MAX),
@@ -54,6 +56,7 @@ size_t snapshot_header_encode(struct snapshot_header *header, uint8_t *bytes)
     sl_write_u64(&writer, (uint64_t)header->written_wall_ns);
     sl_write_u64(&writer, (uint64_t)header->window_ns);
     sl_write_u64(&writer, header->rate_milli);
+    sl_write_u64(&writer, header->slots);
     sl_write_u32(&writer, header->stream_count);
     sl_write_u32(&writer, 0);
     for (uint32_t i = 0; i < header->stream_count; i++) {
@@ -103,6 +106,7 @@ bool snapshot_header_decode(struct snapshot_header *header, const uint8_t *bytes
     header->written_wall_ns = (int64_t)sl_read_u64(&reader);
     header->window_ns = (int64_t)sl_read_u64(&reader);
     header->rate_milli = sl_read_u64(&reader);
+    header->slots = sl_read_u64(&reader);
     header->stream_count = sl_read_u32(&reader);
     uint32_t zero = sl_read_u32(&reader);
     uint32_t block = header->block_bytes;
@@ -122,6 +126,11 @@ void snapshot_trailer_encode(const struct snapshot_trailer *trailer, uint8_t byt
     sl_write_u64(&writer, trailer->blocks);
     sl_write_u64(&writer, trailer->entries);
     sl_write_u64(&writer, (uint64_t)trailer->covered_since_wall_ns);
+    sl_write_u32(&writer, trailer->generation_count);
+    sl_write_u32(&writer, 0);
+    for (uint32_t i = 0; i < trailer->generation_count; i++)
+        sl_write_u64(&writer, (uint64_t)trailer->ends_wall_ns[i]);
+    sl_assert(!writer.failed);
     put_crc(bytes, SNAPSHOT_TRAILER_BYTES, TRAILER_CRC_AT);
 }
 
@@ -135,6 +144,14 @@ bool snapshot_trailer_decode(struct snapshot_trailer *trailer, const uint8_t byt
     trailer->blocks = sl_read_u64(&reader);
     trailer->entries = sl_read_u64(&reader);
     trailer->covered_since_wall_ns = (int64_t)sl_read_u64(&reader);
+    trailer->generation_count = sl_read_u32(&reader);
+    if (trailer->generation_count > SNAPSHOT_GENERATIONS_MAX || sl_read_u32(&reader) != 0)
+        return false;
+    for (uint32_t i = 0; i < trailer->generation_count; i++) {
+        trailer->ends_wall_ns[i] = (int64_t)sl_read_u64(&reader);
+        if (i > 0 && trailer->ends_wall_ns[i] < trailer->ends_wall_ns[i - 1])
+            return false;
+    }
     return true;
 }
 
@@ -158,11 +175,12 @@ void snapshot_block_start(struct snapshot_block *block)
 
 void snapshot_block_add(struct snapshot_block *block, const struct snapshot_entry *entry)
 {
-    sl_assert(entry->group < block->groups);
+    sl_assert(entry->group < block->groups && entry->choice < SNAPSHOT_CHOICES);
     struct sl_writer writer = sl_writer_of(entry_at(block, block->entries++), SNAPSHOT_ENTRY_BYTES);
     sl_write_u64(&writer, entry->id.words[0]);
     sl_write_u64(&writer, entry->id.words[1]);
-    sl_write_u64(&writer, (entry->payload_hash & ~GROUP_MASK) | entry->group);
+    sl_write_u64(&writer,
+                 (entry->payload_hash & HASH_BITS_MASK) | (uint64_t)entry->choice << CHOICE_SHIFT | entry->group);
     sl_write_u32(&writer, entry->seq_low);
 }
 
@@ -216,8 +234,9 @@ bool snapshot_block_entry(const struct snapshot_block *block, uint32_t index, st
     out->id.words[0] = sl_read_u64(&reader);
     out->id.words[1] = sl_read_u64(&reader);
     uint64_t word = sl_read_u64(&reader);
-    out->payload_hash = word & ~GROUP_MASK;
-    out->group = (uint32_t)(word & GROUP_MASK);
+    out->payload_hash = word & HASH_BITS_MASK;
+    out->choice = (uint32_t)(word >> CHOICE_SHIFT) % SNAPSHOT_CHOICES;
+    out->group = (uint32_t)word & GROUP_MASK;
     out->seq_low = sl_read_u32(&reader);
     return out->group < block->groups;
 }

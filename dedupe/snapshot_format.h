@@ -11,7 +11,7 @@ enum {
     SNAPSHOT_ALIGN = 4096,
     SNAPSHOT_STREAMS_MAX = 256,
     SNAPSHOT_NAME_MAX = 127,
-    SNAPSHOT_HEADER_FIXED = 64,
+    SNAPSHOT_HEADER_FIXED = 72,
     // Fixed part, then for each stream at most 8 + 1 + SNAPSHOT_NAME_MAX; a multiple of SNAPSHOT_ALIGN.
     SNAPSHOT_HEADER_MAX = 36864,
     SNAPSHOT_BLOCK_MIN = 4096,
@@ -22,6 +22,8 @@ enum {
     SNAPSHOT_GROUP_BYTES = 16,
     SNAPSHOT_GROUPS_MAX = 4096,
     SNAPSHOT_TRAILER_BYTES = 4096,
+    SNAPSHOT_GENERATIONS_MAX = 256,
+    SNAPSHOT_CHOICES = 4, // of a place, two bits
 };
 
 struct snapshot_stream {
@@ -34,6 +36,7 @@ struct snapshot_header {
     uint8_t key_id[DEDUPE_KEY_ID_BYTES];
     int64_t written_wall_ns, window_ns;
     uint64_t rate_milli; // new ids in 1,000 seconds
+    uint64_t slots;      // of the table that it was written from
     uint32_t stream_count;
     struct snapshot_stream streams[SNAPSHOT_STREAMS_MAX];
 };
@@ -42,6 +45,8 @@ struct snapshot_trailer {
     int64_t written_wall_ns; // the header's: a stale or foreign block is no part of this snapshot
     uint64_t blocks, entries;
     int64_t covered_since_wall_ns;
+    uint32_t generation_count;
+    int64_t ends_wall_ns[SNAPSHOT_GENERATIONS_MAX]; // of the generations that were closed, ascending
 };
 
 // What entries of a block have in common, so that each need not say it.
@@ -53,8 +58,8 @@ struct snapshot_group {
 
 struct snapshot_entry {
     struct dedupe_id id;
-    uint64_t payload_hash; // its low 24 bits are not kept
-    uint32_t group, seq_low;
+    uint64_t payload_hash;           // its low 24 bits are not kept
+    uint32_t group, choice, seq_low; // choice: in which of the id's places it was
 };
 
 // A block that is being filled, or was read. Entries lie behind its head, groups before its end, zeros between them.

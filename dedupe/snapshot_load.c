@@ -1,4 +1,5 @@
 // A snapshot into the window: the threads take its blocks one after the other, verify each, and insert what it holds.
+// Into a fresh window of the same size it goes by the short way (restore.c).
 //
 // Failure modes: a block that does not verify, a length or a count that does not agree with the trailer. What was taken
 // until then stays: each entry of it verified, so none of it calls a new id a duplicate; but nothing is said to be
@@ -23,6 +24,7 @@ struct loading {
     char path[PATH_MAX];
     int handle;
     int64_t oldest_wall_ns; // what was seen then or before has left the window
+    bool in_place;          // into a fresh window of the same size
     struct snapshot_header header;
     struct snapshot_trailer trailer;
     _Atomic uint32_t origins[SNAPSHOT_STREAMS_MAX]; // index + 1; 0: not asked for yet
@@ -38,6 +40,7 @@ struct loader {
     struct snapshot_block block;
     struct snapshot_group groups[SNAPSHOT_GROUPS_MAX];
     uint32_t origins[SNAPSHOT_GROUPS_MAX]; // of each group
+    uint64_t numbers[SNAPSHOT_GROUPS_MAX]; // of each group's generation
 };
 
 static void give_up(struct loading *loading, const struct sl_error *error)
@@ -79,11 +82,25 @@ static bool open_groups(struct loader *loader, struct sl_error *err)
         struct snapshot_group *group = &loader->groups[i];
         if (!snapshot_block_group(&loader->block, i, loading->header.stream_count, group))
             return sl_fail(err, SL_E_CORRUPT, "a stream that the header does not name");
+        loader->numbers[i] = generation_at(loading->dedupe, group->seen_wall_ns);
         if (group->seen_wall_ns > loading->oldest_wall_ns &&
             !origin_of(loading, group->stream, &loader->origins[i], err))
             return false;
     }
     return true;
+}
+
+static void insert(const struct loader *loader, const struct snapshot_entry *entry)
+{
+    struct dedupe *dedupe = loader->loading->dedupe;
+    const struct snapshot_group *group = &loader->groups[entry->group];
+    uint32_t origin = loader->origins[entry->group];
+    uint64_t seq = (uint64_t)group->seq_high << 32 | entry->seq_low;
+    if (group->seen_wall_ns <= loader->loading->oldest_wall_ns)
+        return;
+    if (!loader->loading->in_place || !restore_entry(dedupe, &entry->id, entry->choice, entry->payload_hash,
+                                                     loader->numbers[entry->group], origin, seq))
+        dedupe_insert(dedupe, &entry->id, entry->payload_hash, group->seen_wall_ns, origin, seq);
 }
 
 static bool insert_all(const struct loader *loader, struct sl_error *err)
@@ -94,16 +111,15 @@ static bool insert_all(const struct loader *loader, struct sl_error *err)
         struct snapshot_entry entries[AHEAD];
         uint32_t count = block->entries - from < AHEAD ? block->entries - from : AHEAD;
         for (uint32_t i = 0; i < count; i++) {
-            if (!snapshot_block_entry(block, from + i, &entries[i]))
-                return sl_fail(err, SL_E_CORRUPT, "an entry of no group");
-            dedupe_prefetch(dedupe, &entries[i].id);
+            if (!snapshot_block_entry(block, from + i, &entries[i]) || entries[i].choice >= CHOICES)
+                return sl_fail(err, SL_E_CORRUPT, "an entry of no group or place");
+            if (loader->loading->in_place)
+                restore_prefetch(dedupe, &entries[i].id, entries[i].choice);
+            else
+                dedupe_prefetch(dedupe, &entries[i].id);
         }
-        for (uint32_t i = 0; i < count; i++) {
-            const struct snapshot_group *group = &loader->groups[entries[i].group];
-            if (group->seen_wall_ns > loader->loading->oldest_wall_ns)
-                dedupe_insert(dedupe, &entries[i].id, entries[i].payload_hash, group->seen_wall_ns,
-                              loader->origins[entries[i].group], (uint64_t)group->seq_high << 32 | entries[i].seq_low);
-        }
+        for (uint32_t i = 0; i < count; i++)
+            insert(loader, &entries[i]);
     }
     return true;
 }
@@ -199,7 +215,26 @@ static bool read_ends(struct loading *loading, const struct dedupe_key *key, uin
     return good;
 }
 
-static bool load_all(struct loading *loading, const struct dedupe_key *key, unsigned threads, struct sl_error *err)
+// The generations as they were, so that what is let go first is the oldest again, and not any of a part of the window.
+static void restart_generations(struct loading *loading, int64_t now_wall_ns)
+{
+    const struct snapshot_trailer *trailer = &loading->trailer;
+    int64_t ends_ns[RESTART_MAX];
+    uint64_t count = 0;
+    // The last one takes what was in the open one. If there are too many, the oldest are put together.
+    uint32_t skip = trailer->generation_count >= RESTART_MAX ? trailer->generation_count - RESTART_MAX + 1 : 0;
+    for (uint32_t i = skip; i < trailer->generation_count; i++) {
+        int64_t end_ns = trailer->ends_wall_ns[i];
+        if (end_ns > loading->oldest_wall_ns && end_ns < now_wall_ns)
+            ends_ns[count++] = end_ns;
+    }
+    ends_ns[count++] = now_wall_ns;
+    loading->in_place =
+        generation_restart(loading->dedupe, ends_ns, count) && loading->header.slots == table_slots(loading->dedupe);
+}
+
+static bool load_all(struct loading *loading, const struct dedupe_key *key, unsigned threads, int64_t now_wall_ns,
+                     struct sl_error *err)
 {
     const struct storage *storage = loading->storage;
     struct storage_file_info file;
@@ -209,7 +244,11 @@ static bool load_all(struct loading *loading, const struct dedupe_key *key, unsi
     loading->handle = rc < 0 ? rc : storage->ops->open(storage->context, loading->path, STORAGE_READ);
     if (loading->handle < 0)
         return sl_fail_errno(err, SL_E_IO, -loading->handle, "open");
-    bool good = read_ends(loading, key, file.size_bytes, err) && run_threads(loading, threads, err);
+    bool good = read_ends(loading, key, file.size_bytes, err);
+    if (good) {
+        restart_generations(loading, now_wall_ns);
+        good = run_threads(loading, threads, err);
+    }
     storage->ops->close(storage->context, loading->handle);
     return good;
 }
@@ -228,7 +267,7 @@ bool dedupe_snapshot_load(struct dedupe *dedupe, const struct dedupe_key *key, c
     pthread_mutex_init(&loading->mutex, NULL);
     int length = snprintf(loading->path, sizeof(loading->path), "%s/snapshot", dir);
     bool good = length > 0 && (size_t)length < sizeof(loading->path)
-                    ? load_all(loading, key, threads, err)
+                    ? load_all(loading, key, threads, now_wall_ns, err)
                     : sl_fail_errno(err, SL_E_IO, ENAMETOOLONG, "open");
     if (good) {
         const struct snapshot_header *header = &loading->header;

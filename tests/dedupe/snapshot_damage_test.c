@@ -109,11 +109,11 @@ static void values_out_of_range_are_refused(void **state)
         {0, 12, 8, 2, SL_E_INVALID},                          // another version
         {0, 12, 24, 0xff, SL_E_INVALID},                      // another key
         {0, 12, 21, 0x30, SL_E_CORRUPT},                      // a block that is no power of two
-        {0, 12, 60, 1, SL_E_CORRUPT},                         // what must be zero
-        {0, 12, 56, 200, SL_E_CORRUPT},                       // streams without a name
-        {0, 12, 72, 0, SL_E_CORRUPT},                         // a name of no length
-        {0, 12, 73, 0, SL_E_CORRUPT},                         // NUL in a name
-        {0, 12, 57, 2, SL_E_CORRUPT},                         // more streams than there may be
+        {0, 12, 68, 1, SL_E_CORRUPT},                         // what must be zero
+        {0, 12, 64, 200, SL_E_CORRUPT},                       // streams without a name
+        {0, 12, 80, 0, SL_E_CORRUPT},                         // a name of no length
+        {0, 12, 81, 0, SL_E_CORRUPT},                         // NUL in a name
+        {0, 12, 65, 2, SL_E_CORRUPT},                         // more streams than there may be
         {0, 12, 32, 0x55, SL_E_CORRUPT},                      // a header of another snapshot
         {SNAPSHOT_ALIGN, 4, 24, 255, SL_E_CORRUPT},           // more entries than fit
         {SNAPSHOT_ALIGN, 4, 29, 0xff, SL_E_CORRUPT},          // more groups than fit

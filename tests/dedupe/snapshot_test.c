@@ -60,6 +60,97 @@ static void survives_many_restarts(void **state)
     disk_free(disk);
 }
 
+// A window that is too small for what comes in, restarted.
+static void a_full_window_lets_go_the_oldest_as_before(void **state)
+{
+    (void)state;
+    struct dedupe *dedupe = window_new(NOW);
+    struct disk *disk = disk_with_directory();
+    uint64_t slots = table_slots(dedupe), stored = 2 * slots;
+    dedupe_own_stream(dedupe, OWN);
+    // All of it within one of the parts in which a new window has its past.
+    int64_t step_ns = WINDOW / 64 / (int64_t)(4 * slots), now_ns = NOW;
+    for (uint64_t i = 0; i < stored; i++, now_ns += step_ns) {
+        store(dedupe, i, now_ns, i + 1);
+        if (i % 1000 == 0)
+            dedupe_tick(dedupe, now_ns);
+    }
+    struct dedupe_figures before, after;
+    dedupe_figures(dedupe, now_ns, &before);
+    assert_true(before.evicted > slots / 2 && before.covered_ns > 0);
+    write_to(dedupe, disk, now_ns);
+    struct loaded loaded = load_from(disk, 2, now_ns);
+    assert_true(loaded.good);
+    dedupe_covered_since(loaded.dedupe, loaded.info.covered_since_wall_ns);
+    dedupe_figures(loaded.dedupe, now_ns, &after);
+    assert_int_equal(after.evicted, 0); // each has the place that it had
+    assert_int_equal(after.entries, before.entries);
+    assert_true(after.covered_ns == before.covered_ns);
+    for (uint64_t i = 0; i < stored; i++)
+        assert_int_equal(is_there(loaded.dedupe, i, OWN, i + 1), is_there(dedupe, i, OWN, i + 1));
+    // And goes on as the one that was not restarted.
+    for (uint64_t i = stored; i < stored + slots / 4; i++, now_ns += step_ns) {
+        store(dedupe, i, now_ns, i + 1);
+        store(loaded.dedupe, i, now_ns, i + 1);
+    }
+    dedupe_figures(dedupe, now_ns, &before);
+    dedupe_figures(loaded.dedupe, now_ns, &after);
+    assert_true(after.evicted > 0);
+    assert_true(after.covered_ns > before.covered_ns * 3 / 4);
+    dedupe_free(loaded.dedupe);
+    dedupe_free(dedupe);
+    disk_free(disk);
+}
+
+// Places of another size, and a window that is not fresh: the long way, with the same outcome.
+static void into_any_window(void **state)
+{
+    (void)state;
+    struct dedupe *dedupe = window_filled();
+    struct disk *disk = disk_with_directory();
+    write_to(dedupe, disk, LATER);
+    dedupe_free(dedupe);
+    struct dedupe *larger = window_of(3 * dedupe_memory_min(), LATER), *used = window_new(LATER);
+    store(used, 0, LATER, 4711); // one of the snapshot's, under another seq: what is there stays
+    dedupe_own_stream(used, OWN);
+    for (unsigned i = 0; i < 2; i++) {
+        struct loaded loaded = load_into(i == 0 ? larger : used, disk, 2, LATER);
+        assert_true(loaded.good);
+        for (uint64_t number = 1; number < IDS; number++)
+            assert_true(is_there(loaded.dedupe, number, OWN, number + 1));
+        assert_true(is_there(loaded.dedupe, 0, OWN, i == 0 ? 1 : 4711));
+        struct dedupe_figures figures;
+        dedupe_figures(loaded.dedupe, LATER, &figures);
+        assert_int_equal(figures.entries, 2 * IDS);
+        dedupe_free(loaded.dedupe);
+    }
+    disk_free(disk);
+}
+
+// A snapshot may hold an id twice: let go behind the walk, and claimed again before it.
+static void an_id_that_is_there_twice(void **state)
+{
+    (void)state;
+    struct dedupe *dedupe = window_filled();
+    struct disk *disk = disk_with_directory();
+    write_to(dedupe, disk, LATER);
+    struct loaded loaded = load_from(disk, 1, LATER);
+    assert_true(loaded.good);
+    // The generations of a window that has been used are not laid out again, but its places are right.
+    struct dedupe_figures figures;
+    for (uint64_t number = 0; number < IDS; number++) {
+        struct dedupe_id id = id_of(number);
+        for (unsigned choice = 0; choice < CHOICES; choice++)
+            assert_true(restore_entry(loaded.dedupe, &id, choice, payload_of(number), FIRST_NUMBER, 0, number + 1));
+    }
+    dedupe_figures(loaded.dedupe, LATER, &figures);
+    assert_int_equal(figures.entries, 2 * IDS);
+    assert_int_equal(count_there(loaded.dedupe), 2 * IDS);
+    dedupe_free(loaded.dedupe);
+    dedupe_free(dedupe);
+    disk_free(disk);
+}
+
 static void an_empty_window(void **state)
 {
     (void)state;
@@ -327,6 +418,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_settled_comes_back),
         cmocka_unit_test(survives_many_restarts),
+        cmocka_unit_test(a_full_window_lets_go_the_oldest_as_before),
+        cmocka_unit_test(into_any_window),
+        cmocka_unit_test(an_id_that_is_there_twice),
         cmocka_unit_test(an_empty_window),
         cmocka_unit_test(what_has_expired_is_not_loaded),
         cmocka_unit_test(claims_go_on_meanwhile),

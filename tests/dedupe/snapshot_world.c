@@ -36,13 +36,18 @@ uint64_t payload_of(uint64_t number)
     return scatter(number ^ 0x5555);
 }
 
-struct dedupe *window_new(int64_t now_ns)
+struct dedupe *window_of(uint64_t memory_bytes, int64_t now_ns)
 {
-    struct dedupe_options options = {.memory_bytes = dedupe_memory_min(), .window_ns = WINDOW, .now_wall_ns = now_ns};
+    struct dedupe_options options = {.memory_bytes = memory_bytes, .window_ns = WINDOW, .now_wall_ns = now_ns};
     struct dedupe *dedupe;
     struct sl_error err;
     assert_true(dedupe_new(&dedupe, &options, &err));
     return dedupe;
+}
+
+struct dedupe *window_new(int64_t now_ns)
+{
+    return window_of(dedupe_memory_min(), now_ns);
 }
 
 struct dedupe_claim claim(struct dedupe *dedupe, uint64_t number, int64_t now_ns)
@@ -90,7 +95,7 @@ struct dedupe *window_filled(void)
             dedupe_tick(dedupe, now_ns);
         struct dedupe_id id = id_of(IDS + i);
         store(dedupe, i, now_ns, i + 1);
-        dedupe_insert(dedupe, &id, payload_of(IDS + i), now_ns, peer, (UINT64_C(5) << 32) - IDS / 2 + i);
+        dedupe_insert(dedupe, &id, payload_of(IDS + i), now_ns, peer, PEER_SEQ + i);
     }
     return dedupe;
 }
@@ -100,7 +105,7 @@ unsigned count_there(struct dedupe *dedupe)
     unsigned there = 0;
     for (uint64_t i = 0; i < IDS; i++) {
         there += is_there(dedupe, i, OWN, i + 1);
-        there += is_there(dedupe, IDS + i, PEER, (UINT64_C(5) << 32) - IDS / 2 + i);
+        there += is_there(dedupe, IDS + i, PEER, PEER_SEQ + i);
         assert_false(is_there(dedupe, 2 * IDS + i, "", 0));
     }
     return there;
@@ -158,10 +163,10 @@ void write_to(struct dedupe *dedupe, struct disk *disk, int64_t now_ns)
         fail_msg("%s", err.text);
 }
 
-struct loaded load_from(struct disk *disk, unsigned threads, int64_t now_ns)
+struct loaded load_into(struct dedupe *dedupe, struct disk *disk, unsigned threads, int64_t now_ns)
 {
     struct storage storage = disk_storage(disk);
-    struct loaded loaded = {.dedupe = window_new(now_ns)};
+    struct loaded loaded = {.dedupe = dedupe};
     loaded.good = dedupe_snapshot_load(loaded.dedupe, &key, &storage, "/d", threads, told_covers, &loaded.told, now_ns,
                                        &loaded.info, &loaded.err);
     assert_true(loaded.good || loaded.told.count == 0); // nothing is covered by what was refused
@@ -176,4 +181,9 @@ struct disk *disk_with_snapshot(void)
     write_to(dedupe, disk, LATER);
     dedupe_free(dedupe);
     return disk;
+}
+
+struct loaded load_from(struct disk *disk, unsigned threads, int64_t now_ns)
+{
+    return load_into(window_new(now_ns), disk, threads, now_ns);
 }

@@ -8,12 +8,13 @@
 #include "dedupe/snapshot_format.h"
 #include "tests/spool/disk.h"
 
-#define SECOND INT64_C(1000000000)
-#define NOW    (INT64_C(1700000000) * SECOND)
-#define WINDOW (INT64_C(3600) * SECOND)
-#define LATER  (NOW + WINDOW / 2) // when the last id of window_filled came
-#define OWN    "gw-a1.7-00c0ffee"
-#define PEER   "gw-b1.3-0badf00d"
+#define SECOND   INT64_C(1000000000)
+#define NOW      (INT64_C(1700000000) * SECOND)
+#define WINDOW   (INT64_C(3600) * SECOND)
+#define LATER    (NOW + WINDOW / 2) // when the last id of window_filled came
+#define OWN      "gw-a1.7-00c0ffee"
+#define PEER     "gw-b1.3-0badf00d"
+#define PEER_SEQ ((UINT64_C(5) << 32) - IDS / 2 + 13) // the first: they pass 2^32 within a generation
 enum { DISK_BYTES = 64 << 20, IDS = 1000, BLOCK = 4096, STREAMS_MAX = 8 };
 
 extern struct dedupe_key key;
@@ -21,8 +22,10 @@ int set_up_key(void **state);
 
 struct dedupe_id id_of(uint64_t number);
 uint64_t payload_of(uint64_t number);
-struct dedupe *window_new(int64_t now_ns);
-// 2 × IDS ids over half an hour: IDS of its own (seq = number + 1), IDS of a peer around seq 5 << 32.
+struct dedupe *window_new(int64_t now_ns); // of the least memory
+struct dedupe *window_of(uint64_t memory_bytes, int64_t now_ns);
+// 2 × IDS ids over half an hour: IDS of its own (seq = number + 1), IDS of a peer (seq =
+// PEER_SEQ + number - IDS).
 struct dedupe *window_filled(void);
 struct dedupe_claim claim(struct dedupe *dedupe, uint64_t number, int64_t now_ns);
 void store(struct dedupe *dedupe, uint64_t number, int64_t now_ns, uint64_t seq);
@@ -61,5 +64,7 @@ struct loaded {
     bool good;
 };
 struct loaded load_from(struct disk *disk, unsigned threads, int64_t now_ns);
+// Into this one.
+struct loaded load_into(struct dedupe *dedupe, struct disk *disk, unsigned threads, int64_t now_ns);
 
 #endif
