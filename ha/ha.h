@@ -155,7 +155,7 @@ struct ha_done {
     uint64_t through;            // HA_PRODUCE
 };
 
-// ---- the core: a value, about 150 KB; the fields are for the folder's own files
+// ---- the core: a value of about 210 KB; the fields are for the folder's own files
 
 enum ha_step {
     HA_STEP_IDLE,

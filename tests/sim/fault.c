@@ -28,6 +28,21 @@ static void crash(struct sim *sim, uint8_t index, bool lose)
     sim_at(sim, after_ns, boot, &index, 1);
 }
 
+static void crash_now(struct sim *sim, void *arg)
+{
+    struct node *node = sim->nodes[*(uint8_t *)arg];
+    node->slow_disk_ns = 0;
+    if (node->up && !sim->calm && !sim->healing)
+        crash(sim, node->index, false);
+}
+
+// While its disk was slow its peers' were not: they have what it never synced.
+static void crash_behind_its_peers(struct sim *sim, uint8_t index)
+{
+    sim->nodes[index]->slow_disk_ns = sim_between(sim, 200 * MS, S);
+    sim_at(sim, sim_between(sim, 100 * MS, S), crash_now, &index, 1);
+}
+
 // ---- faults with an end
 
 struct ending {
@@ -215,8 +230,10 @@ static void next_fault(struct sim *sim, void *arg)
         return; // copied() begins again
     uint64_t kind = sim_chance(sim) % 20;
     uint8_t index = any_node(sim);
-    if (kind < 4 && sim->nodes[index]->up)
+    if (kind < 2 && sim->nodes[index]->up)
         crash(sim, index, false);
+    else if (kind < 4)
+        crash_behind_its_peers(sim, index);
     else if (kind < 6)
         lose_disk(sim);
     else if (kind < 9 && sim->nodes[index]->up)

@@ -19,6 +19,7 @@ struct record_truth {
     uint8_t commits;
     bool stray;     // committed by a stray EndTxn: may be committed once more, the stated case
     bool told;      // a client got a 2xx for this very record
+    bool accepted;  // from the very process that took it: its place in the order is promised
     uint64_t order; // of acceptance, over all streams
 };
 struct stream_truth {
@@ -31,6 +32,7 @@ struct stream_truth {
     uint64_t last_seq[LANES][KEYS]; // committed
     uint32_t predecessor;           // index + 1
     uint64_t predecessor_seq;
+    uint64_t boot; // of its owner, when it was opened
 };
 struct event_truth {
     uint8_t key, lane, level, home;

@@ -136,6 +136,7 @@ bool local_open(struct node *node)
     size_t count = infos(node, &all);
     sl_assert(count >= 1 && all[count - 1].current && id_of(node, all[count - 1].id, &node->current));
     struct stream_truth *truth = ledger_at(sim, node->current);
+    truth->boot = node->boot;
     char predecessor[SPOOL_STREAM_ID_MAX];
     memcpy(predecessor, all[count - 1].predecessor, sizeof(predecessor));
     // The header has what was known when the spool was opened, before older streams were walked: too little.
@@ -396,6 +397,9 @@ bool node_read(struct node *node, uint32_t stream, uint8_t lane, uint64_t from, 
             return false;
     }
     const struct copy *copy = shelf_find(node, stream);
+    bool own = ledger_at(node->sim, stream)->id.member == node->index;
+    if (own && end < base && copy == NULL)
+        gather.through = to; // deleted meanwhile: nothing of it is left to produce
     if (copy != NULL && gather.through + 1 >= copy->base && gather.count < most) {
         const struct stream_truth *truth = ledger_at(node->sim, stream);
         for (uint64_t seq = gather.through + 1; seq <= copy->end && seq <= to && gather.count < most; seq++) {

@@ -37,8 +37,14 @@ void net_send(struct sim *sim, struct node *from, uint8_t to, const struct ha_me
         int64_t delay_ns = sim_between(sim, MS / 5, 2 * MS);
         if (sim->slow_net)
             delay_ns += sim_between(sim, 10 * MS, 800 * MS);
+        // In order, as TCP has it, or nearly never.
+        int64_t *last_ns = &from->sent_ns[to];
         if (sim->lossy_net && sim_often(sim, 50))
             delay_ns += sim_between(sim, 0, 2 * S);
+        else if (sim->now_ns + delay_ns > *last_ns)
+            *last_ns = sim->now_ns + delay_ns;
+        else
+            delay_ns = *last_ns - sim->now_ns;
         sim_at_node(sim, sim->nodes[to], delay_ns, deliver, &delivery, offsetof(struct delivery, message) + length);
     }
 }
@@ -55,6 +61,7 @@ static void is_up(struct sim *sim, void *arg)
     const struct end *end = arg;
     struct node *node = sim->nodes[end->node];
     node->links[end->peer] = end->link;
+    node->sent_ns[end->peer] = 0;
     ha_peer_up(&node->core, node_now(node), end->peer);
     node_after(node);
 }

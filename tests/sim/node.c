@@ -55,8 +55,16 @@ static void tell_held(struct node *node, uint32_t stream)
     node_range(node, stream, &base, &end);
     const struct copy *copy = shelf_find(node, stream);
     const struct stream_truth *truth = ledger_at(node->sim, stream);
-    if (copy == NULL && (end < base || truth->id.member != node->index))
+    if (copy == NULL && truth->id.member != node->index)
         return;
+    if (copy == NULL && end < base) {
+        // The spool deleted it: every record of every lane is verified, also where a lane's progress ends before.
+        const struct ha_stream *held = ha_find(&node->core, truth->id);
+        if (held == NULL || held->current || !held->copies[node->index].there)
+            return;
+        end = held->copies[node->index].end;
+        base = end + 1;
+    }
     struct ha_head head;
     head_of(node->sim, stream, &head);
     bool room = ha_held(&node->core, node_now(node), truth->id, &head, base, end, copy != NULL && copy->fenced,
@@ -329,8 +337,11 @@ void node_answers(struct node *node)
             i++;
             continue;
         }
+        struct stream_truth *truth = ledger_at(sim, wait->stream);
         if (now == ACK_GIVE)
             ledger_acknowledged(sim, wait->event, wait->stream, wait->seq, wait->level);
+        if (now == ACK_GIVE && truth->id.member == node->index && truth->boot == node->boot)
+            truth->records[wait->seq].accepted = true;
         client_answer(sim, wait->event, wait->attempt, now == ACK_GIVE);
         *wait = node->waits[--node->wait_count];
     }

@@ -101,7 +101,8 @@ struct node {
     struct wait waits[WAITS_MAX];
     uint32_t wait_count;
     struct known known[EVENTS_MAX];
-    uint64_t links[NODES]; // the connection with each peer, 0: none
+    uint64_t links[NODES];  // the connection with each peer, 0: none
+    int64_t sent_ns[NODES]; // when the last message on it arrives
     uint64_t order_given_up;
     struct ha_message heartbeat;
 };

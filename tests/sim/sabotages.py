@@ -28,7 +28,9 @@ SABOTAGES = (
          "    if (!room) {\n")),
     off("positions-outlive-the-session", "ha/watch.c",
         ("        stream->copies[peer] = (struct ha_copy){0};\n        stream->next[peer] = 0;\n", ""),
-        ("bool first = !member->spoke;", "bool first = false;")),
+        ("bool first = !member->spoke;", "bool first = false;"),
+        harmless="what a peer said was on its disk; one that comes without that disk does not list the stream, and "
+                 "what is not listed is not held; tests/ha shows the rule"),
     # ---- copies
     off("a-gap-without-a-statement", "ha/replicate.c",
         ("if (gap && message->stated_through + 1 < message->first) {", "if (false) {")),
@@ -38,7 +40,9 @@ SABOTAGES = (
     off("no-repair-copies", "ha/replicate.c",
         ("return ha_unproduced(stream, own) && !written && offers(core, stream, peer);", "return false;")),
     off("nothing-is-sent-again", "ha/replicate.c",
-        ("if (stream->next[peer] < wanted || (overdue && !moved))", "if (stream->next[peer] < wanted)")),
+        ("if (stream->next[peer] < wanted || (overdue && !moved))", "if (stream->next[peer] < wanted)"),
+        harmless="connections lose nothing, and a new one goes on from what the peer has; it is for frames that a peer "
+                 "had to pass over. tests/ha shows the rule"),
     off("trim-what-is-not-produced", "ha/forget.c",
         ("uint64_t last = through < own->end ? through : own->end;", "uint64_t last = own->end;")),
     off("trim-by-one-lane", "ha/core.c",
@@ -94,13 +98,15 @@ SABOTAGES = (
          "        call(node, drain, (struct call){.op = OP_COMMIT});\n")),
     off("fenced-and-goes-on", "ha/takeover.c",
         ("bool look = done->result == HA_FENCED && lane->step != HA_STEP_LOOK;", "bool look = false;"),
-        harmless="whoever was fenced and claims again fences the rival: it costs both time, and a living drainer is seen "
-                 "to be one"),
+        harmless="whoever was fenced and claims again fences the rival: it costs both time, and a living drainer is "
+                 "seen to be one"),
     off("no-claim", "tests/sim/drain.c",
         ("        of->result = kafka_append_progress(sim, of->stream, of->lane, of->epoch, true, &of->progress);\n"
-         "        if (of->result == KAFKA_OK)\n            apply_commit(sim, of, true);\n        break;\n    case OP_EVENTS:",
+         "        if (of->result == KAFKA_OK)\n            apply_commit(sim, of, true);\n"
+         "        break;\n    case OP_EVENTS:",
          "        break;\n    case OP_EVENTS:"),
-        harmless="claims tell rivals from the coordinator's timeouts, and who drains; the fence alone keeps records single"),
+        harmless="claims tell rivals from the coordinator's timeouts, and who drains; the fence alone keeps records "
+                 "single"),
     off("ignore-the-fence-mark", "ha/replicate.c",
         ("if (stream->fence_marked && from_owner && !message->repair) {", "if (false) {"),
         harmless="what a fenced owner still stores here is unproduced and claimed again; the mark ends that sooner"),
@@ -136,10 +142,14 @@ SABOTAGES = (
     off("older-streams-in-reach-are-ignored", "ha/watch.c",
         ("(stream->current && !core->ready) || older_unproduced(core, stream, lane_id)", "false")),
     off("produce-before-ready", "ha/watch.c",
-        ("(stream->current && !core->ready) || older_unproduced", "older_unproduced")),
+        ("(stream->current && !core->ready) || older_unproduced", "older_unproduced"),
+        harmless="what only peers have of an older stream was never acknowledged by the process that took it, so its "
+                 "place in the order is not promised; with the rule it has it all the same when they are in reach"),
     off("serve-before-ready", "ha/watch.c",
         ("    int64_t waited_ns = core->now_ns - core->started_ns;\n",
-         "    core->ready = true;\n    return;\n    int64_t waited_ns = 0;\n")),
+         "    core->ready = true;\n    return;\n    int64_t waited_ns = 0;\n"),
+        harmless="an id that only peers know is appended again, which is the stated case (guarantees, a) and counted; "
+                 "nothing acknowledged depends on it"),
     # ---- ids
     off("replicated-ids-are-not-remembered", "tests/sim/shelf.c",
         ("    node_remember(node, stream, action->first, action->last);\n", "")),

@@ -60,8 +60,13 @@ void shelf_store(struct node *node, const struct ha_action *action)
     struct shelf *shelf = &node->shelf;
     uint32_t stream = ledger_stream(node->sim, action->stream);
     // The tail of an own stream, behind what the spool has, begins on the shelf.
-    bool new_base = action->new_base || shelf_find(node, stream) == NULL;
     struct copy *copy = made(node, stream);
+    uint64_t end = copy->end;
+    for (uint32_t i = 0; i < shelf->write_count; i++) {
+        const struct shelf_write *write = &shelf->writes[(shelf->write_first + i) % WRITES_MAX];
+        end = &shelf->copies[write->copy] == copy ? write->last : end;
+    }
+    bool new_base = action->new_base || end + 1 != action->first;
     sl_assert(shelf->write_count < WRITES_MAX);
     shelf->writes[(shelf->write_first + shelf->write_count++) % WRITES_MAX] = (struct shelf_write){
         .copy = (uint32_t)(copy - shelf->copies), .first = action->first, .last = action->last, .new_base = new_base};
