@@ -1,0 +1,13 @@
+// The other two things that dedupe-bench measures. Threads: called by main, alone.
+#ifndef SLUICE_BENCH_DEDUPE_BENCH_H
+#define SLUICE_BENCH_DEDUPE_BENCH_H
+
+#include <stdint.h>
+
+// What an id and a payload cost before the window is asked: ns each, one line of JSON a length. Returns an exit code.
+int bench_identity(void);
+// Fills a window with `ids` ids, writes its snapshot to `dir`, drops it from the page cache, and loads it into another
+// window with `threads` threads. One line of JSON. Returns an exit code.
+int bench_rebuild(uint64_t ids, unsigned threads, const char *dir);
+
+#endif
