@@ -462,6 +462,8 @@ static enum scan_result step(struct scanner *scanner, struct scan_event *event, 
     if (scanner->file.live && scanner->source.segment(scanner->source.user, scanner->file.first_seq, &now) &&
         now.first_seq == scanner->file.first_seq)
         scanner->file = now;
+    else if (scanner->file.live) // sealed, produced and deleted since: what is open can be read to its seal
+        scanner->file.limit = scanner->declared_bytes;
     if (scanner->file.live && scanner->offset >= scanner->file.limit)
         return SCAN_WAIT;
     if (scanner->file.live)

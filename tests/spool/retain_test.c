@@ -298,10 +298,50 @@ static void segments_are_not_zeroed_for_large_frames(void **state)
     }
 }
 
+// The reader has all that was in the segment, but has not seen its seal, when the segment is deleted.
+static void a_reader_goes_on_when_its_segment_is_deleted(void **state)
+{
+    struct world *world = *state;
+    world->options.retain_ns = 0;
+    world_open_ok(world);
+    const char *stream = spool_stream(world->spool);
+    struct spool_reader *reader;
+    struct spool_frame *frame;
+    struct spool_damage damage;
+    struct sl_error err;
+    assert_true(spool_reader_open(&reader, world->spool, stream, 1, &err));
+    uint64_t seq = 0;
+    for (struct spool_figures figures = {0}; figures.segments < 2;) {
+        world_send_ok(world, seq, 1, 100 << 10);
+        spool_figures(world->spool, &figures);
+        if (figures.segments == 2)
+            break; // the first one is sealed now, and the reader has not looked
+        assert_int_equal(spool_reader_next(reader, 0, &frame, &damage, &err), SPOOL_READ_FRAME);
+        assert_int_equal(frame->header.first_seq, ++seq);
+        spool_frame_release(frame);
+        assert_int_equal(spool_reader_next(reader, 0, &frame, &damage, &err), SPOOL_READ_WAIT);
+        spool_note_committed(world->spool, stream, "main", seq, 1);
+        spool_note_verified(world->spool, stream, "main", seq);
+        world_settle(world);
+    }
+    struct spool_figures figures;
+    for (unsigned i = 0; i < 20; i++) {
+        world_advance(world, SL_NS_PER_S);
+        world_settle(world);
+    }
+    spool_figures(world->spool, &figures);
+    assert_int_equal(figures.segments, 1);
+    assert_int_equal(spool_reader_next(reader, 0, &frame, &damage, &err), SPOOL_READ_FRAME);
+    assert_int_equal(frame->header.first_seq, seq + 1);
+    spool_frame_release(frame);
+    spool_reader_close(reader);
+}
+
 int main(void)
 {
 #define STORY(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
     const struct CMUnitTest tests[] = {
+        STORY(a_reader_goes_on_when_its_segment_is_deleted),
         STORY(no_space_refuses_before_a_batch_is_caught),
         STORY(the_budget_is_kept_and_produced_events_go_first),
         STORY(too_much_in_flight_is_busy),
