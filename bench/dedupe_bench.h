@@ -6,8 +6,9 @@
 
 // What an id and a payload cost before the window is asked: ns each, one line of JSON a length. Returns an exit code.
 int bench_identity(void);
-// Fills a window with `ids` ids, writes its snapshot to `dir`, drops it from the page cache, and loads it into another
-// window with `threads` threads. One line of JSON. Returns an exit code.
+// Fills a window with `ids` ids and writes its snapshot to `dir`, unless one is there already; drops it from the page
+// cache, and loads it into a fresh window with `threads` threads. It stays there. One line of JSON. Returns an exit
+// code.
 int bench_rebuild(uint64_t ids, unsigned threads, const char *dir);
 
 #endif

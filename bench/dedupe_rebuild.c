@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 enum { FILL_BATCH = 100, BYTES_PER_ID = 32 };
+static const double RATE = 120000; // ids a second
 
 static const char own_stream[] = "bench.1-00000001";
 static const int64_t window_ns = 24 * 3600 * SL_NS_PER_S;
@@ -32,28 +35,54 @@ static double seconds_since(int64_t start_ns)
     return (double)(sl_monotonic_ns() - start_ns) / (double)SL_NS_PER_S;
 }
 
-// As they come in: in the order of their seqs, at the rate of the payments case, so that the generations are as full
-// of time as they would be.
+// Two threads, as they come in: in the order of their seqs, at the rate of the payments case, so that the generations
+// are as full of time as they would be.
+struct filling {
+    struct dedupe *dedupe;
+    uint64_t ids;
+    int64_t now_ns;
+    _Atomic uint64_t next, others;
+};
+
+static void fill_batch(struct filling *filling, uint64_t from, uint64_t to)
+{
+    int64_t wall_ns = filling->now_ns - (int64_t)((double)(filling->ids - from) / RATE * (double)SL_NS_PER_S);
+    for (uint64_t i = from; i < to; i++) {
+        struct table_key key = table_key_of(i);
+        dedupe_prefetch(filling->dedupe, &(struct dedupe_id){{key.id[0], key.id[1]}});
+    }
+    for (uint64_t i = from; i < to; i++) {
+        struct table_key key = table_key_of(i);
+        struct dedupe_id id = {{key.id[0], key.id[1]}};
+        struct dedupe_claim claim;
+        struct dedupe_found found;
+        if (dedupe_claim(filling->dedupe, &id, key.payload_hash, wall_ns, &claim, &found) == DEDUPE_NEW)
+            dedupe_settle(filling->dedupe, &claim, i + 1);
+        else
+            atomic_fetch_add(&filling->others, 1);
+    }
+}
+
+static void *fill_part(void *user)
+{
+    struct filling *filling = user;
+    for (;;) {
+        uint64_t from = atomic_fetch_add(&filling->next, FILL_BATCH), to = from + FILL_BATCH;
+        if (from >= filling->ids)
+            return NULL;
+        fill_batch(filling, from, to < filling->ids ? to : filling->ids);
+    }
+}
+
 static bool fill(struct dedupe *dedupe, uint64_t ids, int64_t now_ns, struct sl_error *err)
 {
-    const uint64_t rate = 120000;
-    for (uint64_t done = 0; done < ids; done += FILL_BATCH) {
-        int64_t wall_ns = now_ns - (int64_t)((double)(ids - done) / (double)rate * (double)SL_NS_PER_S);
-        for (uint64_t i = done; i < done + FILL_BATCH && i < ids; i++) {
-            struct table_key key = table_key_of(i);
-            dedupe_prefetch(dedupe, &(struct dedupe_id){{key.id[0], key.id[1]}});
-        }
-        for (uint64_t i = done; i < done + FILL_BATCH && i < ids; i++) {
-            struct table_key key = table_key_of(i);
-            struct dedupe_claim claim;
-            struct dedupe_found found;
-            if (dedupe_claim(dedupe, &(struct dedupe_id){{key.id[0], key.id[1]}}, key.payload_hash, wall_ns, &claim,
-                             &found) != DEDUPE_NEW)
-                return sl_fail(err, SL_E_INVALID, "id %llu is not new", (unsigned long long)i);
-            dedupe_settle(dedupe, &claim, i + 1);
-        }
-    }
-    return true;
+    struct filling filling = {.dedupe = dedupe, .ids = ids, .now_ns = now_ns};
+    pthread_t other;
+    sl_assert(pthread_create(&other, NULL, fill_part, &filling) == 0);
+    fill_part(&filling);
+    pthread_join(other, NULL);
+    return filling.others == 0 ||
+           sl_fail(err, SL_E_INVALID, "%llu ids are not new", (unsigned long long)filling.others);
 }
 
 // Every thousandth id has to be there.
@@ -69,10 +98,8 @@ static bool check(struct dedupe *dedupe, uint64_t ids, struct sl_error *err)
     return true;
 }
 
-static bool drop_from_cache(const char *dir, uint64_t *bytes, struct sl_error *err)
+static bool drop_from_cache(const char *path, uint64_t *bytes, struct sl_error *err)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof(path), "%s/snapshot", dir);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
     int failed = end < 0 ? errno : posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -94,7 +121,7 @@ static bool write_snapshot(uint64_t ids, const struct dedupe_key *key, const cha
                            struct sl_error *err)
 {
     struct dedupe *dedupe;
-    int64_t first_ns = now_ns - (int64_t)((double)ids / 120000 * (double)SL_NS_PER_S) - SL_NS_PER_S;
+    int64_t first_ns = now_ns - (int64_t)((double)ids / RATE * (double)SL_NS_PER_S) - SL_NS_PER_S;
     if (!make_window(&dedupe, ids, first_ns, err))
         return false;
     dedupe_own_stream(dedupe, own_stream);
@@ -114,7 +141,11 @@ static bool rebuild(uint64_t ids, unsigned threads, const char *dir, struct sl_e
     int64_t now_ns = sl_wall_ns();
     double write_s = 0;
     uint64_t bytes = 0;
-    if (!write_snapshot(ids, &key, dir, now_ns, &write_s, err) || !drop_from_cache(dir, &bytes, err))
+    char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s/snapshot", dir);
+    if (access(path, F_OK) != 0 && !write_snapshot(ids, &key, dir, now_ns, &write_s, err))
+        return false;
+    if (!drop_from_cache(path, &bytes, err))
         return false;
     struct dedupe *dedupe;
     struct dedupe_snapshot_info info;
@@ -145,8 +176,5 @@ int bench_rebuild(uint64_t ids, unsigned threads, const char *dir)
     bool good = rebuild(ids, threads, dir, &err);
     if (!good)
         fprintf(stderr, "dedupe-bench: %s\n", err.text);
-    char path[PATH_MAX];
-    snprintf(path, sizeof(path), "%s/snapshot", dir);
-    unlink(path);
     return good ? 0 : 1;
 }
