@@ -33,8 +33,16 @@ void dedupe_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id)
     struct place place;
     place_of(dedupe, id, &place);
     __builtin_prefetch((const void *)&dedupe->cells[filter_place_of(dedupe, place.w1).word], 1);
+#pragma GCC unroll 3
     for (unsigned choice = 0; choice < CHOICES; choice++)
         __builtin_prefetch(place.sets[choice], 1);
+}
+
+void dedupe_prefetch_slot(const struct dedupe *dedupe, const struct dedupe_id *id)
+{
+    struct place place;
+    place_of(dedupe, id, &place);
+    table_prefetch(dedupe, &place);
 }
 
 void dedupe_prefetch_claim(const struct dedupe *dedupe, const struct dedupe_claim *claim)
@@ -115,9 +123,10 @@ static bool reserve(struct dedupe *dedupe, const struct place *place, const stru
         if (atomic_compare_exchange_strong(word_of(dedupe, *slot), &seen, word_make(place->want, 0, SLOT_RESERVED)))
             break;
     }
+    if (old == 0)
+        return true;
     struct stripe *stripe = stripe_mine(dedupe);
-    if (old != 0)
-        stripe_add(dedupe, stripe, &stripe->removed);
+    stripe_add(dedupe, stripe, &stripe->removed);
     if (evicts != 0)
         stripe_add(dedupe, stripe, &stripe->evicted);
     return true;

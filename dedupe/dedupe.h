@@ -94,6 +94,8 @@ struct dedupe_found {
 
 // Optional: brings the cache lines of a claim that will follow soon.
 void dedupe_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id);
+// Optional, some events after it and some before the claim: brings the last line, which only the others tell.
+void dedupe_prefetch_slot(const struct dedupe *dedupe, const struct dedupe_id *id);
 // Optional: the same for a claim that will be settled or forgotten soon.
 void dedupe_prefetch_claim(const struct dedupe *dedupe, const struct dedupe_claim *claim);
 // *claim is filled for DEDUPE_NEW, *found for DUPLICATE and CONFLICT.

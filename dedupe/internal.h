@@ -164,6 +164,8 @@ void table_unmap(struct dedupe *dedupe);
 uint64_t table_slots(const struct dedupe *dedupe);
 // `skip`: a slot that is not looked at (UINT64_MAX: none). Any thread.
 enum search table_find(const struct dedupe *dedupe, const struct place *place, uint64_t skip, struct hit *hit);
+// Brings the line of the pair that a claim will read or write; the sets' own lines should be there by now.
+void table_prefetch(const struct dedupe *dedupe, const struct place *place);
 // Where a new entry may go. *old: what w0 held (0, an expired entry, or the oldest durable one, whose generation is
 // then in *evicts; otherwise 0). False: every slot belongs to a claim that is open.
 bool table_choose(const struct dedupe *dedupe, const struct place *place, uint64_t *slot, uint64_t *old,
@@ -187,6 +189,7 @@ static inline void place_of(const struct dedupe *dedupe, const struct dedupe_id 
     uint64_t home = scale32(id->words[0] >> 32, third);
     place->want = id->words[0] << TAG_SHIFT;
     place->w1 = id->words[1];
+#pragma GCC unroll 3
     for (unsigned choice = 0; choice < CHOICES; choice++) {
         uint64_t index = home + turn_of(place->w1, choice, third);
         if (index >= third)

@@ -5,6 +5,7 @@
 // generation left the slot and another came, in those few instructions; two ids of one tag and one set are the same id
 // but for one case in 2^53, and for the same id the verdict is right.
 #include "dedupe/internal.h"
+#include "dedupe/scan.h"
 
 #include <errno.h>
 #include <string.h>
@@ -16,9 +17,9 @@ enum {
     // Two bytes of filter for each slot.
     CELLS_WORDS_PER_SET = WAYS * 2 / 8,
     HUGE_PAGE_BYTES = 2 << 20,
-    PAGE_BYTES = 4096,
 };
 
+_Static_assert((int)SCAN_WORDS == (int)WAYS, "a set's w0 is what a scan takes");
 static const uint64_t BYTES_PER_INDEX = CHOICES * (sizeof(struct set) + CELLS_WORDS_PER_SET * sizeof(uint64_t));
 // More could not be named: LIVE_MAX generations of STREAMS ranges of 2^SEQ_BITS seqs.
 static const uint64_t MEMORY_MAX = UINT64_C(64) << 30;
@@ -58,9 +59,6 @@ bool table_map(struct dedupe *dedupe, uint64_t memory_bytes, struct sl_error *er
         return sl_fail_errno(err, SL_E_NO_MEMORY, errno, "%llu bytes for the window of event ids",
                              (unsigned long long)bytes);
     }
-    // Now, and not one page fault after the other within claims.
-    for (uint64_t at = 0; at < bytes; at += PAGE_BYTES)
-        ((volatile char *)dedupe->memory)[at] = 0;
     dedupe->memory_bytes = bytes;
     dedupe->third = bytes / BYTES_PER_INDEX;
     dedupe->sets = dedupe->memory;
@@ -111,33 +109,40 @@ static enum search examine(const struct dedupe *dedupe, _Atomic uint64_t *w0, st
     }
 }
 
-static unsigned tags_in(const struct set *set, uint64_t want)
+static enum search find_in(const struct dedupe *dedupe, const struct place *place, unsigned choice, unsigned fits,
+                           uint64_t skip, struct hit *hit)
 {
-    unsigned fits = 0;
-    for (unsigned way = 0; way < WAYS; way++)
-        fits |= (unsigned)same_tag(atomic_load(&set->w0[way]), want) << way;
-    return fits;
+    enum search outcome = SEARCH_NONE;
+    struct set *set = place->sets[choice];
+    for (; fits != 0; fits &= fits - 1) {
+        unsigned way = scan_first(fits);
+        uint64_t slot = place->first[choice] + way;
+        if (slot == skip)
+            continue;
+        struct hit one = {.slot = slot};
+        enum search search = examine(dedupe, &set->w0[way], &set->pairs[way], place, &one);
+        if (search == SEARCH_NONE)
+            continue;
+        *hit = one;
+        outcome = search;
+        if (search == SEARCH_FOUND)
+            break;
+    }
+    return outcome;
 }
 
 enum search table_find(const struct dedupe *dedupe, const struct place *place, uint64_t skip, struct hit *hit)
 {
     enum search outcome = SEARCH_NONE;
+#pragma GCC unroll 3
     for (unsigned choice = 0; choice < CHOICES; choice++) {
-        struct set *set = place->sets[choice];
-        unsigned fits = tags_in(set, place->want);
-        for (; fits != 0; fits &= fits - 1) {
-            unsigned way = (unsigned)__builtin_ctz(fits);
-            uint64_t slot = place->first[choice] + way;
-            if (slot == skip)
-                continue;
-            struct hit one = {.slot = slot};
-            enum search search = examine(dedupe, &set->w0[way], &set->pairs[way], place, &one);
-            if (search == SEARCH_NONE)
-                continue;
-            *hit = one;
+        unsigned fits = scan_tags(place->sets[choice]->w0, place->want, TAG_SHIFT);
+        if (__builtin_expect(fits != 0, false)) {
+            enum search search = find_in(dedupe, place, choice, fits, skip, hit);
             if (search == SEARCH_FOUND)
                 return search;
-            outcome = search;
+            if (search == SEARCH_BUSY)
+                outcome = search;
         }
     }
     return outcome;
@@ -146,22 +151,31 @@ enum search table_find(const struct dedupe *dedupe, const struct place *place, u
 // The set with the most empty slots; of equal ones the left.
 static bool choose_empty(const struct place *place, uint64_t *slot)
 {
-    unsigned best = 0, best_count = 0, best_empty = 0;
+    unsigned empty[CHOICES], count[CHOICES];
+#pragma GCC unroll 3
     for (unsigned choice = 0; choice < CHOICES; choice++) {
-        unsigned empty = 0;
-        for (unsigned way = 0; way < WAYS; way++)
-            empty |= (unsigned)(atomic_load_explicit(&place->sets[choice]->w0[way], memory_order_relaxed) == 0) << way;
-        unsigned count = (unsigned)__builtin_popcount(empty);
-        if (count > best_count) {
-            best = choice;
-            best_count = count;
-            best_empty = empty;
-        }
+        empty[choice] = scan_empty(place->sets[choice]->w0);
+        count[choice] = scan_count(empty[choice]);
     }
-    if (best_count == 0)
+    unsigned best = count[1] > count[0];
+    best = count[2] > count[best] ? 2 : best;
+    if (count[best] == 0)
         return false;
-    *slot = place->first[best] + (unsigned)__builtin_ctz(best_empty);
+    *slot = place->first[best] + scan_first(empty[best]);
     return true;
+}
+
+void table_prefetch(const struct dedupe *dedupe, const struct place *place)
+{
+    uint64_t slot = UINT64_MAX;
+#pragma GCC unroll 3
+    for (unsigned choice = 0; choice < CHOICES; choice++) {
+        unsigned fits = scan_tags(place->sets[choice]->w0, place->want, TAG_SHIFT);
+        if (fits != 0)
+            slot = place->first[choice] + scan_first(fits);
+    }
+    if (slot != UINT64_MAX || choose_empty(place, &slot))
+        __builtin_prefetch((const void *)pair_of(dedupe, slot), 1);
 }
 
 bool table_choose(const struct dedupe *dedupe, const struct place *place, uint64_t *slot, uint64_t *old,

@@ -197,6 +197,42 @@ static void numbers_wrap(void **state)
     expect(dedupe, 1000000, DEDUPE_ORIGIN_OWN, 123);
 }
 
+// The same without dedupe_tick: claims close generations, and sweep when the next number is not free.
+static void numbers_wrap_without_tick(void **state)
+{
+    struct dedupe *dedupe = *state;
+    struct dedupe_found found;
+    enum { EACH = 12, ROUNDS = 2 * RING + 50 };
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        for (uint64_t i = 0; i < EACH; i++)
+            store(dedupe, round * EACH + i, NOW + (int64_t)round * 100 * SECOND, round * EACH + i + 1);
+        expect(dedupe, round * EACH, DEDUPE_ORIGIN_OWN, round * EACH + 1);
+        for (uint64_t back = RING - 4; back < RING + 4 && back <= round; back++)
+            assert_int_equal(look(dedupe, (round - back) * EACH, &found), DEDUPE_NEW);
+    }
+    assert_true(current(dedupe) > FIRST_NUMBER + ROUNDS);
+}
+
+// Claimed under one generation of the filter, settled under another: it is found for as long as it lives.
+static void settled_late(void **state)
+{
+    struct dedupe *dedupe = *state;
+    struct dedupe_id id = id_of(1000000);
+    struct dedupe_claim held;
+    struct dedupe_found found;
+    assert_int_equal(dedupe_claim(dedupe, &id, HASH, NOW, &held, &found), DEDUPE_NEW);
+    // Claims close generations; without a tick no sweep comes by.
+    uint32_t filter = atomic_load(&generation_of(dedupe, current(dedupe))->filter);
+    for (int64_t i = 1; i <= 40; i++)
+        store(dedupe, (uint64_t)i, NOW + i * 100 * SECOND, (uint64_t)i);
+    assert_int_not_equal(atomic_load(&generation_of(dedupe, current(dedupe))->filter), filter);
+    dedupe_settle(dedupe, &held, 99);
+    for (int64_t i = 41; i < 40 + PARTS; i++) {
+        dedupe_tick(dedupe, NOW + i * 100 * SECOND);
+        expect(dedupe, 1000000, DEDUPE_ORIGIN_OWN, 99);
+    }
+}
+
 // Without dedupe_tick, by count alone: claims do the sweeping, the window keeps what it says.
 static void goes_on_without_tick(void **state)
 {
@@ -416,6 +452,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(closed_by_span, make, unmake),
         cmocka_unit_test_setup_teardown(goes_with_its_generation, make, unmake),
         cmocka_unit_test_setup_teardown(numbers_wrap, make, unmake),
+        cmocka_unit_test_setup_teardown(numbers_wrap_without_tick, make, unmake),
+        cmocka_unit_test_setup_teardown(settled_late, make, unmake),
         cmocka_unit_test_setup_teardown(goes_on_without_tick, make, unmake),
         cmocka_unit_test_setup_teardown(inserts_by_time, make, unmake),
         cmocka_unit_test_setup_teardown(many_origins_at_one_time, make, unmake),
