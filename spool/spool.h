@@ -1,4 +1,5 @@
-// The spool: one append-only stream of records for each start of the process, durable before anybody is told.
+// The spool: one append-only stream of records for each start of the process, durable before anybody is told. A process
+// may end its stream and go on with another (spool_next_stream): its incarnations, counted from 0.
 //
 // What a user may rely on:
 //   - A batch whose outcome is SPOOL_SYNCED survives kill -9 and power loss; it is stored whole or not at all.
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 struct spool;
+struct spool_frame;
 
 // Time and chance, so that a simulator can run the spool in a world of its own. Functions may be called from any
 // thread.
@@ -52,7 +54,15 @@ struct spool_options {
     size_t lane_count;
     // Writer thread, once, after the last waiting batch was told: a write or sync failed. May be NULL.
     void (*on_failed)(void *user, const struct sl_error *err);
+    // Writer thread, both may be NULL; they must not block, nor call spool_next_stream or spool_declare_lane.
+    // A frame of records before it is written, in order; retained by who keeps it. What it holds may never become
+    // durable. Without memory for it a frame is left out: the next one's first_seq shows the gap, and the records can
+    // be read back once they are synced. With it every frame is put together in memory first; NULL costs nothing.
+    void (*on_frame)(void *user, struct spool_frame *frame);
+    // Everything of the incarnation up to `through` is durable, readers see it and its batches were told.
+    void (*on_synced)(void *user, uint32_t incarnation, uint64_t through);
     void *user;
+    uint64_t counter_min; // the stream's counter is at least this: what others know of this node, when its disk is new
     const struct spool_environment *environment; // NULL: the machine's clocks and getrandom(2)
     // No threads: the owner calls spool_step_writer and spool_step_keeper, and readers never wait. For simulators and
     // tests.
@@ -60,9 +70,9 @@ struct spool_options {
 };
 
 // Locks the directory (SL_E_LOCKED), finds the older streams (lists them, reads their first header only; it does not
-// scan them), increments the durable counter, opens a new stream and starts the threads. Returns as soon as the first
-// frame can be written: it waits neither for a whole segment to be zero-filled nor for older streams to be read.
-// SL_E_IO, SL_E_NO_SPACE.
+// scan them, but for the last segment of the newest own one: the new stream's header names its last seq), increments
+// the durable counter, opens a new stream and starts the threads. Returns as soon as the first frame can be written: it
+// waits neither for a whole segment to be zero-filled nor for older streams to be read. SL_E_IO, SL_E_NO_SPACE.
 bool spool_open(struct spool **out, const struct spool_options *options, struct sl_error *err) SL_MUST_USE;
 // Writes out what was submitted, seals the stream (FRAME_FLAG_STREAM_CLOSED), persists progress, ends the threads,
 // frees. All readers must be closed. Returns false when the last writes failed (everything is freed all the same).
@@ -72,8 +82,18 @@ bool spool_close(struct spool *spool, struct sl_error *err);
 bool spool_step_writer(struct spool *spool); // at most one frame, or one change of segment
 bool spool_step_keeper(struct spool *spool); // at most one chunk of preparing, one deletion, one slice of a scan
 
-const char *spool_stream(const struct spool *spool);  // id of the stream being written; constant
+// Of the newest stream, the one being written. Two calls may speak of two streams when spool_next_stream is called.
+const char *spool_stream(const struct spool *spool);  // its id; the text lives until spool_close
 uint64_t spool_synced_seq(const struct spool *spool); // last durable seq of it, 0 = none
+uint32_t spool_incarnation(const struct spool *spool);
+// The stream of an incarnation of this process, also when it was deleted meanwhile. NULL: there is none yet.
+const char *spool_incarnation_id(struct spool *spool, uint32_t incarnation);
+
+// Ends the stream and opens the next one, whose predecessor is it with its last seq. Blocks. What was written stays the
+// old one's, and its readers come to SPOOL_READ_END; batches that were not written yet go to the new one
+// (spool_batch.incarnation tells). Lanes stay as they are.
+// SL_E_NO_SPACE, SL_E_IO: nothing has changed, the old stream goes on. SL_E_UNAVAILABLE: failed or closing.
+bool spool_next_stream(struct spool *spool, struct sl_error *err) SL_MUST_USE;
 
 // A lane must be declared before a record names it (spool_open declares options->lanes). Blocks until the header of a
 // segment names it durably. Called by a reload. SL_E_NO_SPACE: there is no segment for it now; SL_E_UNAVAILABLE: failed
@@ -103,6 +123,7 @@ struct spool_batch {
     void (*done)(struct spool_batch *batch); // writer thread, exactly once; must not block
     enum spool_outcome outcome;              // set before done()
     uint64_t first_seq;                      // of records; set before done() when synced
+    uint32_t incarnation;                    // whose stream they are in; as first_seq
     struct spool_batch *next;                // the spool's
 };
 // SIZE_MAX when it is not declared.
@@ -136,6 +157,7 @@ size_t spool_streams(struct spool *spool, struct spool_stream_info *out, size_t 
 struct spool_frame {
     struct frame_header header;
     const uint8_t *body;
+    uint32_t incarnation; // given to on_frame: of its stream; read back: 0
 };
 struct spool_frame *spool_frame_retain(struct spool_frame *frame);
 void spool_frame_release(struct spool_frame *frame);
@@ -144,7 +166,7 @@ struct spool_reader; // one thread at a time
 enum spool_read {
     SPOOL_READ_FRAME,   // *frame is the next data frame; the caller releases it
     SPOOL_READ_WAIT,    // nothing new within the timeout (current stream)
-    SPOOL_READ_END,     // the stream has no more: closed, or an older one read to its verified end
+    SPOOL_READ_END,     // the stream has no more: ended, or an older one read to its verified end
     SPOOL_READ_DAMAGED, // *damage names a range that cannot be read; the next call goes on behind it
     SPOOL_READ_FAILED,  // *err; a read error that is not damage (EIO, a lost file): try again later
 };
