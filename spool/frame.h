@@ -59,6 +59,14 @@ void segment_header_encode(const struct segment_header *header, uint8_t block[SP
 bool segment_header_decode(struct segment_header *header, const uint8_t block[SPOOL_BLOCK],
                            struct sl_error *err) SL_MUST_USE;
 
+// What a holder of another node's stream must know of it besides its records; it stands in the headers of its segments.
+struct spool_head {
+    uint32_t lane_count;
+    char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
+    char predecessor[SPOOL_STREAM_ID_MAX]; // "": none
+    uint64_t predecessor_seq;
+};
+
 // ---- frame
 
 enum frame_kind {
