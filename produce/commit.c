@@ -136,7 +136,7 @@ static void tell_committed(struct lane *lane)
     if (session->current) {
         atomic_store(&lane->committed, session->progress.through);
         if (options->on_committed)
-            options->on_committed(options->user, lane->name, session->progress.through);
+            options->on_committed(options->user, session->stream, lane->name, session->progress.through);
     }
 }
 

@@ -1,7 +1,8 @@
 // The drain: every record of every stream of this node's spool into Kafka, exactly once for read_committed readers.
 //
 // One thread and one transactional producer a lane ("drain-<lane>"): it drains the lane's records of the older streams,
-// oldest first, then follows the current one. A lane whose topic is in trouble holds up itself alone.
+// oldest first, then follows the current one. A lane whose topic is in trouble holds up itself alone. In a cell
+// (options.driven) somebody else orders the steps: produce/drain.h.
 //
 // This is the only folder that includes rdkafka.h; nothing of it shows here.
 //
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/histogram.h"
+#include "produce/drain.h"
 #include "spool/spool.h"
 
 #include <stdbool.h>
@@ -48,9 +50,19 @@ struct produce_options {
     // Goes on although Kafka's progress went back, or lies in another sluice.progress or cluster: from the position
     // that this node verified last. Without it such a lane is PRODUCE_STOPPED. For one start, by an operator.
     bool adopt;
-    // Any drain thread: the committed position of the current stream moved in this lane. Must be cheap and not block.
-    // May be NULL.
-    void (*on_committed)(void *user, const char *lane, uint64_t through);
+    // Any drain thread: the committed position of a stream moved in this lane; not driven: of the current stream alone.
+    // Must be cheap and not block. May be NULL.
+    void (*on_committed)(void *user, const char *stream, const char *lane, uint64_t through);
+    // No lane drains by itself; drain.h's orders do. The rest is for that mode.
+    bool driven;
+    int64_t takeover_after_ns;
+    // Any drain thread: the answer to an order.
+    void (*on_done)(void *user, const struct produce_done *done);
+    // Thread "progress-tail": every progress record that read_committed readers see, of every stream, from the
+    // beginning, for ever; those of one stream in their order. After sluice.progress was made anew, and rarely after
+    // trouble with it, it begins again. `gone`: a tombstone. May be NULL.
+    void (*on_progress)(void *user, const char *stream, const char *lane, const struct produce_progress *progress,
+                        bool gone);
     void *user;
 };
 
