@@ -27,7 +27,7 @@ uint64_t stream_pending_events(const struct stream *stream)
         pending += subtract(stream->lanes[i].appended, stream->lanes[i].committed_records);
         committed += stream->lanes[i].committed_records;
     }
-    return stream->current ? pending : subtract(subtract(stream->end_seq, damaged_records(stream)), committed);
+    return stream->written ? pending : subtract(subtract(stream->end_seq, damaged_records(stream)), committed);
 }
 
 uint64_t stream_first_pending(const struct stream *stream)
@@ -37,7 +37,7 @@ uint64_t stream_first_pending(const struct stream *stream)
         return first;
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
-        bool behind = stream->current ? lane->appended_seq > lane->committed
+        bool behind = stream->written ? lane->appended_seq > lane->committed
                                       : !stream->scanned || lane->committed < stream->end_seq;
         if (behind && lane->committed + 1 < first)
             first = lane->committed + 1;
@@ -120,7 +120,7 @@ static void check_older(struct spool *spool, const struct stream *stream)
 
 void figures_check_lane(struct spool *spool, const struct stream *stream, const struct lane_state *lane)
 {
-    if (!stream->current)
+    if (!stream->written)
         check_older(spool, stream);
     else if (lane->committed_records > lane->appended || lane->committed >= lane->appended_seq)
         raise_error(spool, lane->appended, lane->committed_records);
@@ -161,6 +161,8 @@ void stream_info(const struct stream *stream, struct spool_stream_info *out)
     *out = (struct spool_stream_info){
         .counter = stream->counter,
         .current = stream->current,
+        .own = strcmp(stream->node, stream->spool->node) == 0,
+        .base_seq = stream->base_seq,
         .predecessor_seq = stream->predecessor_seq,
         .lane_count = stream->lane_count,
         .scanned = stream->scanned || stream->current,

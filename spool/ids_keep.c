@@ -320,7 +320,7 @@ static bool delete_file(struct stream *stream, const struct ids_file *file, cons
 
 bool ids_step(struct spool *spool, bool space, int64_t now_wall_ns)
 {
-    for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next) {
+    for (struct stream *stream = stream_after(spool, NULL); stream != NULL; stream = stream_after(spool, stream)) {
         struct ids_file file;
         const char *why = NULL;
         pthread_mutex_lock(&spool->mutex);

@@ -365,10 +365,10 @@ bool spool_ids_read(struct spool *spool, const struct spool_ids_unit *unit, uint
     *result = (struct spool_ids_result){.source = SPOOL_IDS_GONE};
     pthread_mutex_lock(&spool->mutex);
     struct stream *stream = stream_find(spool, unit->stream);
+    sl_assert(stream == NULL || !stream->current);
     pthread_mutex_unlock(&spool->mutex);
     if (stream == NULL)
         return true;
-    sl_assert(!stream->current);
     stream_settle(stream);
     result->source = SPOOL_IDS_FRAMES;
     if (!ids_read(stream, unit, &after_seq, each, user, result, err))

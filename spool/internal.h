@@ -70,8 +70,8 @@ struct checkpoint {
 
 struct lane_state {
     char name[SPOOL_NAME_MAX + 1];
-    uint64_t appended;     // records of the lane; current stream only
-    uint64_t appended_seq; // last seq of the last batch that held any; current stream only
+    uint64_t appended;     // records of the lane; streams that this process has written only
+    uint64_t appended_seq; // last seq of the last batch that held any; as appended
     uint64_t committed;    // through
     uint64_t committed_records;
     uint64_t verified_told; // read back from Kafka; may be ahead of what the drainer has counted
@@ -94,8 +94,10 @@ struct stream {
     char predecessor[SPOOL_STREAM_ID_MAX];
     uint64_t predecessor_seq;
     bool current;
-    bool scanned; // end_seq is known
-    bool gone;    // its directory was deleted, or held no segment
+    bool written;         // by this process, to its end or until now: its sums are known lane by lane
+    uint32_t incarnation; // written: of the process, from 0; constant
+    bool scanned;         // end_seq is known; not set while it is written
+    bool gone;            // its directory was deleted, or held no segment
     uint64_t end_seq;
     uint64_t base_seq;        // everything below was deleted by retention; ≥ 1
     struct segment *segments; // by first_seq
@@ -242,6 +244,9 @@ bool streams_discover(struct spool *spool, struct sl_error *err) SL_MUST_USE;
 bool streams_next_counter(struct spool *spool, uint64_t *out, struct sl_error *err) SL_MUST_USE;
 struct stream *stream_new(struct spool *spool, const char *id);
 void stream_free(struct stream *stream);
+// The next one in the list, the first one behind NULL; NULL behind the last. Streams are added while the spool is open,
+// and freed at its end. Takes spool->mutex.
+struct stream *stream_after(struct spool *spool, struct stream *stream);
 // With spool->mutex.
 struct stream *stream_find(struct spool *spool, const char *id);
 struct segment *stream_add_segment(struct stream *stream, uint64_t first_seq, uint64_t file_bytes); // at the end

@@ -197,8 +197,7 @@ static bool prepare_step(struct spool *spool, int64_t *pause_ns)
 
 void keeper_persist(struct spool *spool)
 {
-    // Streams are only ever appended to the list, and freed at the end.
-    for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next) {
+    for (struct stream *stream = stream_after(spool, NULL); stream != NULL; stream = stream_after(spool, stream)) {
         pthread_mutex_lock(&spool->mutex);
         bool progress = stream->progress_dirty && !stream->gone;
         bool damage = stream->damage_dirty && !stream->gone;

@@ -77,13 +77,13 @@ struct scan_segment {
     uint64_t first_seq; // its name
     bool last;          // no other segment follows now
     bool live;          // being written by this process: nothing at or behind `limit` exists yet
-    uint64_t limit;
+    uint64_t limit;     // not live: where the file ends, when this process has written it; else UINT64_MAX
     uint64_t limit_seq; // live: seq of the frame that will begin at `limit`
     uint64_t base_seq;  // everything below was deleted on purpose
 };
 // Where a scanner gets its files from; the list of a stream being written grows while it is read.
 struct scan_source {
-    // The first segment with first_seq ≥ at_least. False: there is none.
+    // The first segment with first_seq ≥ at_least. False: there is none, and out->live says whether one may come.
     bool (*segment)(void *user, uint64_t at_least, struct scan_segment *out);
     // The frame that stands there, verified, for the scanner to release; NULL: it is to be read from its file. May be
     // NULL itself. Asked for streams that are being written.

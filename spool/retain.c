@@ -20,7 +20,7 @@ uint64_t stream_verified(const struct stream *stream)
     uint64_t verified = UINT64_MAX;
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
-        if (stream->current && lane->appended_seq <= lane->stored.through)
+        if (stream->written && lane->appended_seq <= lane->stored.through)
             continue; // nothing of it is in the stream beyond that
         if (lane->stored.through < verified)
             verified = lane->stored.through;
@@ -148,8 +148,7 @@ static bool remove_stream(struct stream *stream)
 bool retain_step(struct spool *spool, bool space)
 {
     int64_t now = spool_wall_ns(spool);
-    // The list of streams does not change after the start.
-    for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next) {
+    for (struct stream *stream = stream_after(spool, NULL); stream != NULL; stream = stream_after(spool, stream)) {
         pthread_mutex_lock(&spool->mutex);
         if (stream->gone) {
             pthread_mutex_unlock(&spool->mutex);

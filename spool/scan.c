@@ -109,9 +109,11 @@ static enum opened check_file_header(struct scanner *scanner, struct scan_event 
 
 static enum opened open_file(struct scanner *scanner, struct scan_event *event, struct sl_error *err)
 {
-    struct scan_segment file;
-    if (!scanner->source.segment(scanner->source.user, scanner->next_file, &file))
+    struct scan_segment file = {0};
+    if (!scanner->source.segment(scanner->source.user, scanner->next_file, &file)) {
+        scanner->file.live = file.live; // it may have ended since
         return OPEN_NONE;
+    }
     if (file.live && file.limit <= SPOOL_BLOCK)
         return OPEN_WAIT; // it may yet be replaced by another empty one
     if (scanner->expected < file.first_seq) {
@@ -458,16 +460,17 @@ static enum scan_result step(struct scanner *scanner, struct scan_event *event, 
             return at_end(scanner, event);
         }
     }
-    struct scan_segment now;
-    if (scanner->file.live && scanner->source.segment(scanner->source.user, scanner->file.first_seq, &now) &&
-        now.first_seq == scanner->file.first_seq)
-        scanner->file = now;
-    else if (scanner->file.live) // sealed, produced and deleted since: what is open can be read to its seal
-        scanner->file.limit = scanner->declared_bytes;
-    if (scanner->file.live && scanner->offset >= scanner->file.limit)
-        return SCAN_WAIT;
-    if (scanner->file.live)
+    if (scanner->file.live) {
+        struct scan_segment now;
+        if (scanner->source.segment(scanner->source.user, scanner->file.first_seq, &now) &&
+            now.first_seq == scanner->file.first_seq)
+            scanner->file = now; // not live any more: the stream has ended, and limit is where
+        else                     // sealed, produced and deleted since: what is open can be read to its seal
+            scanner->file.limit = scanner->declared_bytes;
+        if (scanner->file.live && scanner->offset >= scanner->file.limit)
+            return SCAN_WAIT;
         scanner->file_bytes = scanner->file.limit;
+    }
     return scan_place(scanner, event, err);
 }
 

@@ -202,7 +202,7 @@ static bool create_stream(struct spool *spool, struct sl_error *err)
     struct stream *stream = stream_new(spool, id);
     memcpy(stream->node, spool->node, sizeof(stream->node));
     stream->counter = counter;
-    stream->current = true;
+    stream->current = stream->written = true;
     set_predecessor(spool, stream);
     stream->lane_count = spool->lane_count;
     for (uint32_t i = 0; i < stream->lane_count; i++)
@@ -471,4 +471,15 @@ size_t spool_streams(struct spool *spool, struct spool_stream_info *out, size_t 
     }
     pthread_mutex_unlock(&spool->mutex);
     return count;
+}
+
+bool spool_stream_find(struct spool *spool, const char *id, struct spool_stream_info *out)
+{
+    pthread_mutex_lock(&spool->mutex);
+    const struct stream *stream = stream_find(spool, id);
+    bool there = stream != NULL && !stream->gone && stream->segment_count > 0;
+    if (there)
+        stream_info(stream, out);
+    pthread_mutex_unlock(&spool->mutex);
+    return there;
 }

@@ -138,11 +138,13 @@ struct spool_stream_info {
     char id[SPOOL_STREAM_ID_MAX];
     uint64_t counter;
     bool current;
+    bool own;                              // this node wrote it; else it is a copy (spool/replica.h)
     bool scanned;                          // end_seq of an older stream is known only after its frames were walked once
     char predecessor[SPOOL_STREAM_ID_MAX]; // "" for none
     uint64_t predecessor_seq;
     uint32_t lane_count;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
+    uint64_t base_seq;                   // first seq held; end_seq + 1: nothing is
     uint64_t end_seq;                    // last durable seq
     uint64_t damaged;                    // records in quarantined ranges, as far as they can be counted
     uint64_t committed[SPOOL_LANES_MAX]; // spool_note_committed, in the order of lanes
@@ -151,13 +153,15 @@ struct spool_stream_info {
 // All streams in the directory that hold a segment, oldest first, the current one last. Returns how many there are;
 // fills at most `capacity`.
 size_t spool_streams(struct spool *spool, struct spool_stream_info *out, size_t capacity);
+// One of them. False: the directory holds nothing of it.
+bool spool_stream_find(struct spool *spool, const char *stream, struct spool_stream_info *out);
 
 // A frame in memory, verified against its CRCs. Reference counted: librdkafka points into it until its delivery
 // reports.
 struct spool_frame {
     struct frame_header header;
     const uint8_t *body;
-    uint32_t incarnation; // given to on_frame: of its stream; read back: 0
+    uint32_t incarnation; // of a frame given to on_frame: its stream's; of others it says nothing
 };
 struct spool_frame *spool_frame_retain(struct spool_frame *frame);
 void spool_frame_release(struct spool_frame *frame);

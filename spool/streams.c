@@ -29,6 +29,14 @@ void stream_free(struct stream *stream)
     free(stream);
 }
 
+struct stream *stream_after(struct spool *spool, struct stream *stream)
+{
+    pthread_mutex_lock(&spool->mutex);
+    struct stream *next = stream != NULL ? stream->next : spool->streams;
+    pthread_mutex_unlock(&spool->mutex);
+    return next;
+}
+
 struct stream *stream_find(struct spool *spool, const char *id)
 {
     for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next)

@@ -14,10 +14,8 @@ static struct spool_frame *stream_recent(void *user, uint64_t first_seq, uint64_
 {
     const struct stream *stream = user;
     struct spool *spool = stream->spool;
-    if (!stream->current)
-        return NULL;
     pthread_mutex_lock(&spool->mutex);
-    struct spool_frame *frame = recent_find(&spool->recent, first_seq, offset);
+    struct spool_frame *frame = stream->current ? recent_find(&spool->recent, first_seq, offset) : NULL;
     pthread_mutex_unlock(&spool->mutex);
     return frame;
 }
@@ -36,6 +34,7 @@ bool stream_source(void *user, uint64_t at_least, struct scan_segment *out)
             high = middle;
     }
     bool found = low < stream->segment_count;
+    *out = (struct scan_segment){.live = stream->current};
     if (found) {
         const struct segment *segment = &stream->segments[low];
         bool last = low + 1 == stream->segment_count;
@@ -43,7 +42,7 @@ bool stream_source(void *user, uint64_t at_least, struct scan_segment *out)
             .first_seq = segment->first_seq,
             .last = last,
             .live = stream->current,
-            .limit = stream->current ? segment->used_bytes : UINT64_MAX,
+            .limit = stream->written ? segment->used_bytes : UINT64_MAX,
             .limit_seq = last ? stream->end_seq + 1 : stream->segments[low + 1].first_seq,
             .base_seq = stream->base_seq,
         };
