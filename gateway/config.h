@@ -18,6 +18,7 @@
 #include <stdio.h>
 
 enum { CONFIG_NAME_MAX = 63, CONFIG_LANES_MAX = 16, CONFIG_SOURCES_MAX = 4096 };
+enum { CONFIG_PEERS_MAX = 2 }; // a cell is one gateway in each of up to three zones
 // Parts of an event_id and fields of a business key: so many of each, and so many together (one walk of an event picks
 // them all).
 enum { CONFIG_ID_PARTS_MAX = 8, CONFIG_BUSINESS_FIELDS_MAX = 8, CONFIG_PICKED_MAX = 14 };
@@ -62,6 +63,12 @@ struct config_property { // of kafka.properties, in file order
     int line;
 };
 
+struct config_peer { // of ha.peers, in file order
+    const char *name, *zone;
+    const char *address; // "host:port"
+    int line;
+};
+
 struct config {
     const char *file;
     const char *node_name, *node_zone, *node_cluster;
@@ -98,8 +105,19 @@ struct config {
         int64_t snapshot_every_ns;
     } dedupe;
     struct {
-        enum ack_level ack; // disk without peers
+        enum ack_level ack; // default: az2 with peers, disk without
         int64_t ack_timeout_ns;
+        const struct config_peer *peers;
+        size_t peer_count;  // ≤ CONFIG_PEERS_MAX; 0: no cell, and the rest of ha is not used
+        const char *listen; // "host:port"; set where there are peers
+        struct config_peer_tls {
+            const char *certificate, *key, *ca; // absolute; all NULL: plain, on loopback alone
+        } tls;
+        int64_t takeover_after_ns; // silence that makes a drainer suspect; default 5 s
+        int64_t turn_ns;           // between the turns of two holders; default 2 s
+        int64_t let_go_after_ns;   // how long an owner without Kafka keeps its stream; default 30 s
+        int64_t order_wait_ns;     // how long a stream waits for a predecessor out of reach; default 60 s
+        uint64_t replica_bytes;    // received from peers and not yet synced; default 64 MiB
     } ha;
     struct {
         bool json;

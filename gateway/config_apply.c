@@ -289,6 +289,19 @@ static void apply_admin(const struct config_place *place, const struct config_no
         store_text(place, address);
 }
 
+static void apply_address(const struct config_place *place, const struct config_node *node)
+{
+    struct config_scalar value;
+    if (!scalar(place, node, &value))
+        return;
+    const char *fault = config_address_fault(value.text, 0);
+    if (fault != NULL)
+        config_error(place->load, place->file, node->line, "%s %s, is %s", place->key->path, fault,
+                     config_shown(place->load, &value));
+    else
+        store_text(place, config_copy(kept(place), value.text, value.length));
+}
+
 static bool listener_of(const struct config_place *place, const struct config_node *node, struct http_listener *out)
 {
     struct config_scalar value;
@@ -362,14 +375,25 @@ static void apply_unsupported(const struct config_place *place, const struct con
 void config_apply(const struct config_place *place, const struct config_node *node)
 {
     static void (*const by_kind[])(const struct config_place *, const struct config_node *) = {
-        [CONFIG_KIND_NAME] = apply_name,       [CONFIG_KIND_TOPIC] = apply_topic,
-        [CONFIG_KIND_DIRECTORY] = apply_path,  [CONFIG_KIND_FILE] = apply_path,
-        [CONFIG_KIND_ADMIN] = apply_admin,     [CONFIG_KIND_LISTENERS] = config_apply_listeners,
-        [CONFIG_KIND_BROKERS] = apply_brokers, [CONFIG_KIND_PROPERTIES] = config_apply_properties,
-        [CONFIG_KIND_SIZE] = apply_number,     [CONFIG_KIND_COUNT] = apply_number,
-        [CONFIG_KIND_DURATION] = apply_number, [CONFIG_KIND_WORD] = apply_word,
-        [CONFIG_KIND_POINTER] = apply_pointer, [CONFIG_KIND_EVENT_ID] = config_apply_event_id,
-        [CONFIG_KIND_FIELDS] = apply_fields,   [CONFIG_KIND_UNSUPPORTED] = apply_unsupported,
+        [CONFIG_KIND_NAME] = apply_name,
+        [CONFIG_KIND_TOPIC] = apply_topic,
+        [CONFIG_KIND_DIRECTORY] = apply_path,
+        [CONFIG_KIND_FILE] = apply_path,
+        [CONFIG_KIND_ADMIN] = apply_admin,
+        [CONFIG_KIND_LISTENERS] = config_apply_listeners,
+        [CONFIG_KIND_BROKERS] = apply_brokers,
+        [CONFIG_KIND_PROPERTIES] = config_apply_properties,
+        [CONFIG_KIND_SIZE] = apply_number,
+        [CONFIG_KIND_COUNT] = apply_number,
+        [CONFIG_KIND_DURATION] = apply_number,
+        [CONFIG_KIND_WORD] = apply_word,
+        [CONFIG_KIND_POINTER] = apply_pointer,
+        [CONFIG_KIND_EVENT_ID] = config_apply_event_id,
+        [CONFIG_KIND_FIELDS] = apply_fields,
+        [CONFIG_KIND_UNSUPPORTED] = apply_unsupported,
+        [CONFIG_KIND_ADDRESS] = apply_address,
+        [CONFIG_KIND_PEERS] = config_apply_peers,
+        [CONFIG_KIND_PEER_TLS] = config_apply_peer_tls,
     };
     by_kind[place->key->kind](place, node);
 }

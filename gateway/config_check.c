@@ -34,7 +34,7 @@ static void check_tls(const struct check *check)
                     "tls is not used: no address of listen.ingest says tls");
 }
 
-static bool same_address(const char *a, const char *b)
+bool config_same_address(const char *a, const char *b)
 {
     size_t length = strlen(a);
     bool any_port = length >= 2 && strcmp(a + length - 2, ":0") == 0 && strncmp(a, "unix:", 5) != 0;
@@ -47,10 +47,10 @@ static void check_addresses(const struct check *check)
     const struct http_listener *ingest = config->listen.ingest;
     for (size_t i = 0; i < config->listen.ingest_count; i++) {
         for (size_t j = 0; j < i; j++)
-            if (same_address(ingest[i].address, ingest[j].address))
+            if (config_same_address(ingest[i].address, ingest[j].address))
                 config_error(check->load, check->lines->file, config_line_of(check->lines, "listen.ingest", NULL),
                              "listen.ingest names %s twice", ingest[i].address);
-        if (config->listen.admin != NULL && same_address(ingest[i].address, config->listen.admin))
+        if (config->listen.admin != NULL && config_same_address(ingest[i].address, config->listen.admin))
             config_error(check->load, check->lines->file, config_line_of(check->lines, "listen.admin", "listen.ingest"),
                          "listen.admin and listen.ingest both name %s", ingest[i].address);
     }
@@ -146,4 +146,5 @@ void config_check(struct config_load *load, const struct config_lines *lines)
     check_budgets(&check);
     check_event_size(&check);
     check_dedupe(&check);
+    config_check_ha(load, lines);
 }

@@ -158,6 +158,9 @@ enum config_kind {
     CONFIG_KIND_POINTER,     // struct json_pointer *
     CONFIG_KIND_EVENT_ID,    // id_parts
     CONFIG_KIND_FIELDS,      // business_fields
+    CONFIG_KIND_ADDRESS,     // const char *: host:port
+    CONFIG_KIND_PEERS,       // ha.peers and ha.peer_count
+    CONFIG_KIND_PEER_TLS,    // ha.tls
     CONFIG_KIND_UNSUPPORTED, // refused, unless it is exactly `harmless`
 };
 
@@ -216,15 +219,22 @@ void config_apply_default(const struct config_place *place);
 void config_store(const struct config_key *key, void *base, uint64_t value); // nothing when the row's width is 0
 uint64_t config_fetch(const struct config_key *key, const void *base);
 
-// The values with a shape of their own (config_kafka.c, config_apply.c, config_source.c).
+// The values with a shape of their own (config_kafka.c, config_apply.c, config_ha.c).
 void config_apply_properties(const struct config_place *place, const struct config_node *node);
 void config_apply_listeners(const struct config_place *place, const struct config_node *node);
 void config_apply_event_id(const struct config_place *place, const struct config_node *node);
+void config_apply_peers(const struct config_place *place, const struct config_node *node);
+void config_apply_peer_tls(const struct config_place *place, const struct config_node *node);
 
 // ---- after the walk
 
 // What concerns more than one key (config_check.c).
 void config_check(struct config_load *load, const struct config_lines *lines);
+// The part of it that is about a cell (config_ha.c).
+void config_check_ha(struct config_load *load, const struct config_lines *lines);
+extern bool config_peers_supported;
+// Two sockets cannot have both: equal, and not a port that the kernel picks.
+bool config_same_address(const char *a, const char *b);
 // Puts the running values back wherever a reload cannot change them (config_reload.c).
 void config_keep_running(struct config_load *load, const struct config_lines *lines);
 // Reads the directory, fills sources and lanes (config_source.c).

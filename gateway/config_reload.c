@@ -92,6 +92,39 @@ static bool keep_properties(const struct keep *keep)
     return true;
 }
 
+static bool keep_peers(const struct keep *keep)
+{
+    size_t count = keep->current->ha.peer_count;
+    const struct config_peer *running = keep->current->ha.peers, *fresh = keep->config->ha.peers;
+    bool same = keep->config->ha.peer_count == count;
+    for (size_t i = 0; same && i < count; i++)
+        same = same_text(fresh[i].name, running[i].name) && same_text(fresh[i].zone, running[i].zone) &&
+               same_text(fresh[i].address, running[i].address);
+    if (same)
+        return false;
+    struct config_peer *copy = config_alloc(keep->arena, (count + 1) * sizeof(*copy));
+    for (size_t i = 0; i < count; i++)
+        copy[i] = (struct config_peer){.name = copy_text(keep, running[i].name),
+                                       .zone = copy_text(keep, running[i].zone),
+                                       .address = copy_text(keep, running[i].address),
+                                       .line = running[i].line};
+    keep->config->ha.peers = copy;
+    keep->config->ha.peer_count = count;
+    return true;
+}
+
+static bool keep_peer_tls(const struct keep *keep)
+{
+    const struct config_peer_tls *running = &keep->current->ha.tls, *fresh = &keep->config->ha.tls;
+    if (same_text(fresh->certificate, running->certificate) && same_text(fresh->key, running->key) &&
+        same_text(fresh->ca, running->ca))
+        return false;
+    keep->config->ha.tls = (struct config_peer_tls){.certificate = copy_text(keep, running->certificate),
+                                                    .key = copy_text(keep, running->key),
+                                                    .ca = copy_text(keep, running->ca)};
+    return true;
+}
+
 // True when the running value differed and was put back.
 static bool keep_value(const struct keep *keep, const struct config_key *key)
 {
@@ -101,6 +134,7 @@ static bool keep_value(const struct keep *keep, const struct config_key *key)
     case CONFIG_KIND_DIRECTORY:
     case CONFIG_KIND_FILE:
     case CONFIG_KIND_ADMIN:
+    case CONFIG_KIND_ADDRESS:
         return keep_text(keep, key);
     case CONFIG_KIND_SIZE:
     case CONFIG_KIND_COUNT:
@@ -113,6 +147,10 @@ static bool keep_value(const struct keep *keep, const struct config_key *key)
         return keep_brokers(keep);
     case CONFIG_KIND_PROPERTIES:
         return keep_properties(keep);
+    case CONFIG_KIND_PEERS:
+        return keep_peers(keep);
+    case CONFIG_KIND_PEER_TLS:
+        return keep_peer_tls(keep);
     case CONFIG_KIND_POINTER:
     case CONFIG_KIND_EVENT_ID:
     case CONFIG_KIND_FIELDS:

@@ -15,7 +15,7 @@
 #define OF(field) .offset = offsetof(struct config_source, field), .width = sizeof(((struct config_source *)0)->field)
 
 static const struct config_word ack_words[] = {
-    {"disk", ACK_DISK, false}, {"kafka", ACK_KAFKA, false}, {"az2", ACK_AZ2, true}, {0}};
+    {"disk", ACK_DISK, false}, {"kafka", ACK_KAFKA, false}, {"az2", ACK_AZ2, false}, {0}};
 static const struct config_word mode_words[] = {{"transactional", true, false}, {"idempotent", false, false}, {0}};
 static const struct config_word proxy_words[] = {{"off", 0, false}, {"v1", 1, true}, {"v2", 2, true}, {0}};
 static const struct config_word format_words[] = {{"json", true, false}, {"text", false, false}, {0}};
@@ -81,13 +81,23 @@ static const struct config_key main_keys[] = {
     {.path = "dedupe.snapshot_every", .kind = CONFIG_KIND_DURATION, IN(dedupe.snapshot_every_ns), .least = SECOND,
      .most = DAY, .fallback = "10m"},
 
-    {.path = "ha.ack", .kind = CONFIG_KIND_WORD, IN(ha.ack), .words = ack_words, .fallback = "disk"},
+    {.path = "ha.ack", .kind = CONFIG_KIND_WORD, IN(ha.ack), .words = ack_words,
+     .computed = "az2 with peers, else disk"},
     {.path = "ha.ack_timeout", .kind = CONFIG_KIND_DURATION, IN(ha.ack_timeout_ns), .least = 10 * MS,
      .most = 5 * MINUTE, .fallback = "5s"},
-    {.path = "ha.tls", .kind = CONFIG_KIND_UNSUPPORTED, .harmless = "off"},
-    {.path = "ha.listen", .kind = CONFIG_KIND_UNSUPPORTED},
-    {.path = "ha.peers", .kind = CONFIG_KIND_UNSUPPORTED, .harmless = "[]"},
-    {.path = "ha.takeover_after", .kind = CONFIG_KIND_DURATION, .least = SECOND, .most = HOUR, .fallback = "5s"},
+    {.path = "ha.tls", .kind = CONFIG_KIND_PEER_TLS, IN(ha.tls)},
+    {.path = "ha.listen", .kind = CONFIG_KIND_ADDRESS, IN(ha.listen)},
+    {.path = "ha.peers", .kind = CONFIG_KIND_PEERS, IN(ha.peers)},
+    {.path = "ha.takeover_after", .kind = CONFIG_KIND_DURATION, IN(ha.takeover_after_ns), .least = SECOND,
+     .most = HOUR, .fallback = "5s"},
+    {.path = "ha.turn", .kind = CONFIG_KIND_DURATION, IN(ha.turn_ns), .least = 100 * MS, .most = MINUTE,
+     .fallback = "2s"},
+    {.path = "ha.let_go_after", .kind = CONFIG_KIND_DURATION, IN(ha.let_go_after_ns), .least = SECOND, .most = HOUR,
+     .fallback = "30s"},
+    {.path = "ha.order_wait", .kind = CONFIG_KIND_DURATION, IN(ha.order_wait_ns), .least = SECOND, .most = DAY,
+     .fallback = "60s"},
+    {.path = "ha.replica_bytes", .kind = CONFIG_KIND_SIZE, IN(ha.replica_bytes), .least = MIB, .most = 64 * GIB,
+     .fallback = "64MiB"},
 
     {.path = "sources", .kind = CONFIG_KIND_DIRECTORY, IN(sources_dir), .fallback = "sources/", .reload = true},
 

@@ -108,6 +108,9 @@ static void load_source(struct sources *sources, const char *name)
     check_business_key(load, &lines, source);
     if (!config_was_given(&lines, "ack"))
         source->ack = owner->config.ha.ack;
+    else if (source->ack == ACK_AZ2 && owner->config.ha.peer_count == 0)
+        config_error(load, file, config_line_of(&lines, "ack", NULL),
+                     "ack: az2 needs ha.peers in the main file; without them disk or kafka");
     if (!config_was_given(&lines, "ack_timeout"))
         source->ack_timeout_ns = owner->config.ha.ack_timeout_ns;
     if (source->name == NULL)

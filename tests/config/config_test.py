@@ -56,9 +56,13 @@ VALUES = {
     "ha.ack": ("kafka", "az2"),
     "ha.ack_timeout": ("10ms", "9ms"),
     "ha.tls": ("off", "on"),
-    "ha.listen": (None, '"0.0.0.0:9470"'),
-    "ha.peers": ("[]", "[ { name: gw-b1 } ]"),
+    "ha.listen": ("0.0.0.0:9470", "0.0.0.0"),
+    "ha.peers": ("[]", "gw-b1"),
     "ha.takeover_after": ("1s", "1h5m"),
+    "ha.turn": ("100ms", "2"),
+    "ha.let_go_after": ("1h", "0"),
+    "ha.order_wait": ("1s", "2d"),
+    "ha.replica_bytes": ("1MiB", "1000000"),
     "sources": ("./sources/", "/nonexistent/sources"),
     "log.format": ("text", "logfmt"),
     "log.level": ("error", "fatal"),
@@ -348,7 +352,7 @@ class Document(unittest.TestCase):
                     self.assertEqual(extent.split(",")[0], f"{row['least']}–{row['most']}")
 
 
-class Reload(unittest.TestCase):
+class Reloading(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
@@ -375,6 +379,8 @@ class Reload(unittest.TestCase):
         self.assertEqual(errors, "")
         return process.returncode, "".join(before), after
 
+
+class Reload(Reloading):
     def test_nothing_changed(self):
         status, before, after = self.reload(lambda: None)
         self.assertEqual((status, after), (0, before))
@@ -424,7 +430,7 @@ class Reload(unittest.TestCase):
         tried = 0
         for row in schema():
             path = row["path"]
-            stored_nowhere = ("listen.proxy_protocol", "ha.takeover_after")
+            stored_nowhere = ("listen.proxy_protocol", "ha.listen", "ha.peers", "ha.tls")  # ha: Cell, below
             if row["which"] != "main" or row["kind"] == "unsupported" or row["reload"] == "reload" or path in stored_nowhere:
                 continue
             value = changed_to.get(path, VALUES[path][0])
@@ -461,6 +467,58 @@ class Reload(unittest.TestCase):
         status, _, after = self.reload(lambda: self.main.unlink())
         self.assertEqual(status, 1)
         self.assertIn("main.yaml:1: the file cannot be opened", after)
+
+
+class Cell(Reloading):
+    """ha.peers with everything that a node of a cell needs."""
+
+    def setUp(self):
+        super().setUp()
+        self.key = self.place / "cell.key"
+        self.key.write_text("0123456789abcdef" * 2 + "\n")
+        self.key.chmod(0o600)
+        for name in ("a.pem", "b.pem"):
+            (self.place / name).touch()
+        self.cell = MINIMAL | {
+            "node.zone": "az-a", "dedupe.key_file": "cell.key", "ha.listen": '"0.0.0.0:9470"',
+            "ha.tls": "{ certificate: a.pem, key: a.pem, ca: a.pem }",
+            "ha.peers": '[ { name: gw-b1, zone: az-b, address: "gw-b1:9470" } ]'}
+
+    def load(self, mode="load"):
+        (self.place / "sources/s.yaml").write_text(as_yaml(MINIMAL_SOURCE)[0])
+        self.main.write_text(as_yaml(self.cell)[0])
+        return tool(mode, "main.yaml", cwd=self.place)
+
+    def test_the_level_is_az2_by_itself(self):
+        run = self.load()
+        self.assertEqual(run.returncode, 0, run.stdout)
+        self.assertIn("\nha.ack = az2\n", run.stdout)
+        self.assertIn("  ack = az2\n", run.stdout)
+        self.assertNotIn("warning", run.stdout)
+
+    def test_refused_until_a_cell_works(self):
+        run = self.load("refusing")
+        self.assertEqual(run.returncode, 1)
+        self.assertRegex(run.stdout, r"^main.yaml:\d+: ha.peers is not supported by this version\nfailed: ")
+
+    def test_a_key_that_others_can_read(self):
+        self.key.chmod(0o644)
+        run = self.load()
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stdout.count("dedupe.key_file"), 2, run.stdout)  # the one problem, and `failed:`
+
+    def test_what_runs_stays(self):
+        changes = {"ha.tls": "{ certificate: a.pem, key: b.pem, ca: a.pem }",
+                   "ha.peers": '[ { name: gw-b1, zone: az-b, address: "gw-b1:9471" } ]',
+                   "ha.listen": '"0.0.0.0:9471"', "ha.ack": "disk"}
+        for path, value in changes.items():
+            text, lines = as_yaml(self.cell | {path: value})
+            with self.subTest(key=path):
+                status, before, after = self.reload(lambda: self.main.write_text(text), main=self.cell)
+                self.assertEqual(status, 0, after)
+                warning, _, values = after.partition("\n")
+                self.assertEqual(warning, f"{self.main}:{lines[path]}: warning: {path} takes effect at restart")
+                self.assertEqual(values, before)
 
 
 class Files(unittest.TestCase):

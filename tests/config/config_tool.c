@@ -3,6 +3,7 @@
 //   config_tool load FILE      problems, then `failed: <first>` or every value of struct config
 //   config_tool each           the same for every file named on stdin, each time with `end STATUS` after it
 //   config_tool reload FILE    the same, then waits for a line on stdin, reloads and prints again
+//   config_tool refusing FILE  as load, with ha.peers refused as this version does
 //   config_tool schema         a row for each key: which|path|kind|default|least|most|reload
 #include "gateway/config_internal.h"
 
@@ -90,6 +91,22 @@ static void check_finding(const struct config *config, const struct config_sourc
     sl_assert(config_find_source(config, name, sizeof(name)) == NULL);
 }
 
+static void print_cell(const struct config *config)
+{
+    for (size_t i = 0; i < config->ha.peer_count; i++)
+        printf("ha.peers[%zu] = %d %s %s %s\n", i, config->ha.peers[i].line, config->ha.peers[i].name,
+               config->ha.peers[i].zone, config->ha.peers[i].address);
+    text("ha.listen", config->ha.listen);
+    text("ha.tls.certificate", config->ha.tls.certificate);
+    text("ha.tls.key", config->ha.tls.key);
+    text("ha.tls.ca", config->ha.tls.ca);
+    number("ha.takeover_after_ns", (uint64_t)config->ha.takeover_after_ns);
+    number("ha.turn_ns", (uint64_t)config->ha.turn_ns);
+    number("ha.let_go_after_ns", (uint64_t)config->ha.let_go_after_ns);
+    number("ha.order_wait_ns", (uint64_t)config->ha.order_wait_ns);
+    number("ha.replica_bytes", config->ha.replica_bytes);
+}
+
 static void print_config(const struct config *config)
 {
     text("file", config->file);
@@ -115,6 +132,7 @@ static void print_config(const struct config *config)
     number("dedupe.snapshot_every_ns", (uint64_t)config->dedupe.snapshot_every_ns);
     text("ha.ack", ack_level_word(config->ha.ack));
     number("ha.ack_timeout_ns", (uint64_t)config->ha.ack_timeout_ns);
+    print_cell(config);
     number("log.json", config->log.json);
     number("log.level", (uint64_t)config->log.level);
     number("log.core_dumps", config->log.core_dumps);
@@ -214,11 +232,13 @@ int main(int argc, char **argv)
         print_schema("source", &config_schema_source);
         return 0;
     }
+    config_peers_supported = true;
     if (argc == 2 && strcmp(argv[1], "each") == 0)
         return load_each();
     if (argc != 3)
         return 2;
     struct config *config;
+    config_peers_supported = strcmp(argv[1], "refusing") != 0;
     if (load(argv[2], &config) != 0)
         return 1;
     if (strcmp(argv[1], "reload") == 0) {
