@@ -69,7 +69,7 @@ static void fail_stream(struct spool *spool, const struct sl_error *err)
             SL_STR("stream", spool->current->id), SL_STR("error", err->text));
     pthread_mutex_lock(&spool->queue_mutex); // behind it, no batch is taken any more
     atomic_store(&spool->failed, true);
-    pthread_cond_broadcast(&spool->lane_declared);
+    pthread_cond_broadcast(&spool->writer_answered);
     pthread_mutex_unlock(&spool->queue_mutex);
     fail_waiting(spool);
     if (spool->on_failed != NULL)
@@ -91,16 +91,17 @@ static void wake_readers(struct spool *spool)
         pthread_cond_broadcast(&spool->published);
 }
 
-bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl_error *err)
+bool writer_activate(struct spool *spool, struct ready_segment *ready, int64_t wall_ns, struct sl_error *err)
 {
-    struct stream_log *log = &spool->writer.log;
     struct segment_uuid uuid;
     spool->environment.random(spool->environment.context, uuid.bytes, sizeof(uuid.bytes));
-    uint64_t size_bytes = ready->size_bytes;
-    int64_t now = spool_wall_ns(spool);
-    if (!stream_log_activate(log, ready, &uuid, now, err))
-        return false;
-    pthread_mutex_lock(&spool->mutex);
+    return stream_log_activate(&spool->writer.log, ready, &uuid, wall_ns, err);
+}
+
+void writer_add_segment(struct spool *spool, int64_t wall_ns)
+{
+    const struct stream_log *log = &spool->writer.log;
+    uint64_t size_bytes = log->header.size_bytes;
     struct stream *stream = spool->current;
     struct segment *last = stream->segment_count > 0 ? &stream->segments[stream->segment_count - 1] : NULL;
     if (last != NULL && last->first_seq == log->header.first_seq) { // an empty one was replaced
@@ -110,11 +111,9 @@ bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl
         last = stream_add_segment(stream, log->header.first_seq, size_bytes);
     }
     last->used_bytes = log->offset;
-    last->last_wall_ns = now;
+    last->last_wall_ns = wall_ns;
     wake_readers(spool);
     publish_rooms(spool);
-    pthread_mutex_unlock(&spool->mutex);
-    return true;
 }
 
 // Seals the segment. One without a frame is left as it is: the next one takes its name, which is its first seq.
@@ -158,8 +157,14 @@ static enum step roll(struct spool *spool, uint64_t body_bytes, struct sl_error 
         fail_stream(spool, err);
         return STEP_DONE;
     }
-    if (!writer_activate(spool, &ready, err))
+    int64_t now = spool_wall_ns(spool);
+    if (!writer_activate(spool, &ready, now, err)) {
         fail_stream(spool, err);
+        return STEP_DONE;
+    }
+    pthread_mutex_lock(&spool->mutex);
+    writer_add_segment(spool, now);
+    pthread_mutex_unlock(&spool->mutex);
     return STEP_DONE;
 }
 
@@ -185,8 +190,32 @@ static enum step roll_for_lane(struct spool *spool, const char *lane)
     atomic_store_explicit(&spool->lane_count, count + 1, memory_order_release);
     pthread_mutex_lock(&spool->queue_mutex);
     spool->lane_wanted[0] = '\0';
-    pthread_cond_broadcast(&spool->lane_declared);
+    pthread_cond_broadcast(&spool->writer_answered);
     pthread_mutex_unlock(&spool->queue_mutex);
+    return STEP_DONE;
+}
+
+// Another stream was asked for. Without a segment for it this one goes on.
+static enum step change_stream(struct spool *spool)
+{
+    struct ready_segment ready;
+    struct stream *next = incarnation_take(spool, &ready);
+    if (next == NULL)
+        return STEP_STARVED;
+    const struct stream *ended = spool->current;
+    struct sl_error err;
+    bool sealed = seal(spool, true, &err);
+    if (!sealed) { // directory and file are used or deleted at the next start
+        spool->storage.ops->close(spool->storage.context, ready.handle);
+        stream_free(next);
+    }
+    bool changed = sealed && incarnation_begin(spool, next, &ready, &err);
+    if (changed)
+        sl_logf(SL_INFO, "spool", "stream ended, the next one opened", SL_STR("stream", next->id),
+                SL_STR("ended", ended->id), SL_UINT("ended_seq", ended->end_seq));
+    else
+        fail_stream(spool, &err);
+    incarnation_taken(spool, changed);
     return STEP_DONE;
 }
 
@@ -243,12 +272,13 @@ static void publish(struct spool *spool, const struct frame_header *frame, int c
     segment->last_wall_ns = frame->written_wall_ns;
     for (int i = 0; i < count; i++, batch = batch->next) {
         batch->first_seq = seq;
+        batch->incarnation = stream->incarnation;
         seq += batch->records.count;
         count_batch(stream, batch);
     }
     stream->end_seq = seq - 1;
     spool->wanted_bytes = 0; // it may have stood still for a segment with room for ids
-    if (writer->log.written != NULL)
+    if (writer->log.written != NULL && frame->body_length >= DIRECT_FRAME_BYTES)
         recent_add(&spool->recent, writer->log.written);
     atomic_fetch_add_explicit(&spool->pending_bytes, frame_size(frame->body_length), memory_order_relaxed);
     wake_readers(spool);
@@ -266,6 +296,8 @@ static void publish(struct spool *spool, const struct frame_header *frame, int c
             writer->last = &writer->first;
         tell(spool, told, SPOOL_SYNCED);
     }
+    if (spool->on_synced != NULL)
+        spool->on_synced(spool->user, stream->incarnation, seq - 1);
 }
 
 static enum step write_frame(struct spool *spool)
@@ -308,7 +340,7 @@ static enum step writer_step(struct spool *spool)
     char lane[SPOOL_NAME_MAX + 1];
     pthread_mutex_lock(&spool->queue_mutex);
     memcpy(lane, spool->lane_wanted, sizeof(lane));
-    bool closing = spool->closing;
+    bool closing = spool->closing, change = spool->change == CHANGE_ASKED;
     pthread_mutex_unlock(&spool->queue_mutex);
     take_queue(spool);
     if (atomic_load(&spool->failed)) {
@@ -318,6 +350,8 @@ static enum step writer_step(struct spool *spool)
     enum step step = STEP_IDLE;
     if (lane[0] != '\0' && !closing)
         step = roll_for_lane(spool, lane);
+    if (change && !closing && step != STEP_DONE)
+        step = change_stream(spool);
     if (step == STEP_IDLE || (step == STEP_STARVED && writer->first != NULL))
         step = writer->first != NULL ? write_frame(spool) : step;
     if (closing && step == STEP_STARVED && atomic_load(&spool->no_space)) {

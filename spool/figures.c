@@ -190,6 +190,13 @@ const struct histogram *spool_commit_histogram(const struct spool *spool)
 
 // ---- admission
 
+// It covers what was admitted at the same moment by other loops, and the rest of a segment that is left unused because
+// the next frame does not fit.
+uint64_t figures_reserve(const struct spool *spool)
+{
+    return spool->segment_bytes / 4 < GROUP_BYTES ? spool->segment_bytes / 4 : (uint64_t)GROUP_BYTES;
+}
+
 enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority)
 {
     if (atomic_load_explicit(&spool->failed, memory_order_relaxed) ||
@@ -206,12 +213,9 @@ enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool
         uint64_t current = atomic_load_explicit(&spool->room_current, memory_order_relaxed);
         uint64_t ready = atomic_load_explicit(&spool->room_ready, memory_order_relaxed);
         uint64_t largest = atomic_load_explicit(&spool->room_ready_largest, memory_order_relaxed);
-        // The reserve covers what was admitted at the same moment by other loops, and the rest of a segment that is
-        // left unused because the next frame does not fit.
-        uint64_t reserve = spool->segment_bytes / 4 < GROUP_BYTES ? spool->segment_bytes / 4 : (uint64_t)GROUP_BYTES;
         uint64_t needed = queued + bytes + SPOOL_BLOCK + FRAME_HEADER_BYTES;
         bool whole = subtract(current, queued) >= bytes || largest >= bytes;
-        if (!whole || current + ready < needed + reserve)
+        if (!whole || current + ready < needed + figures_reserve(spool))
             return SPOOL_FULL;
     }
     if (priority == SPOOL_PRIORITY_LOW && pending > spool->max_bytes / 100 * 70)

@@ -18,6 +18,17 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+// Where a call of spool_next_stream stands.
+enum change {
+    CHANGE_NONE,
+    CHANGE_PREPARING, // number and directory; the caller's thread
+    CHANGE_ASKED,     // next_stream waits for the writer
+    CHANGE_UNDER_WAY, // the writer has it
+    CHANGE_DONE,
+    CHANGE_NO_ROOM, // next_stream is as it was
+    CHANGE_FAILED,  // the spool has
+};
+
 enum {
     READY_MAX = 64,
     QUICK_SEGMENT_BYTES = 16 << 20, // the first one of a spool without any: the start must not wait for a whole one
@@ -176,21 +187,27 @@ struct spool {
     int64_t ids_window_ns;
     uint8_t ids_key_id[IDS_KEY_ID_BYTES];
     void (*on_failed)(void *user, const struct sl_error *err);
+    void (*on_frame)(void *user, struct spool_frame *frame);
+    void (*on_synced)(void *user, uint32_t incarnation, uint64_t through);
     void *user;
+    uint64_t counter_min;
     struct frame_pool *pool;
 
     pthread_mutex_t queue_mutex;
     pthread_cond_t queue_filled;                   // with queue_mutex
     struct spool_batch *queue_first, **queue_last; // queue_mutex
     char lane_wanted[SPOOL_NAME_MAX + 1];          // queue_mutex; "" = none
-    pthread_cond_t lane_declared;                  // with queue_mutex
+    enum change change;                            // queue_mutex
+    struct stream *next_stream;                    // queue_mutex; in no list yet
+    pthread_cond_t writer_answered;                // with queue_mutex; a lane is declared, a stream changed, or not
 
     pthread_mutex_t mutex;
     pthread_cond_t published;              // with mutex; a waiting reader: new frames, or a wake
     pthread_cond_t keeper_wanted;          // with mutex
     uint64_t publications;                 // mutex; frames, seals and segments made visible
     struct recent recent;                  // mutex
-    struct stream *streams, *current;      // mutex (the list only grows; `current` is constant)
+    struct stream *streams;                // mutex; the list only grows
+    struct stream *_Atomic current;        // changed by the writer, with mutex
     struct ready_segment ready[READY_MAX]; // mutex
     size_t ready_count;                    // mutex
     uint64_t
@@ -240,7 +257,7 @@ bool spool_read_file(const struct storage *storage, const char *dir, const char 
 // streams.c
 // Lists the directory; appends what it finds to spool->streams, oldest first. Before the threads start.
 bool streams_discover(struct spool *spool, struct sl_error *err) SL_MUST_USE;
-// Increments the durable counter, beyond any stream that is there.
+// Increments the durable counter, beyond any stream that is there. One call at a time.
 bool streams_next_counter(struct spool *spool, uint64_t *out, struct sl_error *err) SL_MUST_USE;
 struct stream *stream_new(struct spool *spool, const char *id);
 void stream_free(struct stream *stream);
@@ -272,13 +289,36 @@ uint64_t stream_pending_events(const struct stream *stream);
 uint64_t stream_pending_bytes(const struct stream *stream, int64_t *oldest_wall_ns);
 void figures_refresh(struct spool *spool);
 void stream_info(const struct stream *stream, struct spool_stream_info *out);
-void figures_room(struct spool *spool); // the ready part of what spool_admit reads
+void figures_room(struct spool *spool);              // the ready part of what spool_admit reads
+uint64_t figures_reserve(const struct spool *spool); // bytes of it that admission keeps; any thread
 void figures_check_lane(struct spool *spool, const struct stream *stream, const struct lane_state *lane);
+
+// spool.c, with queue_mutex
+bool spool_alive(const struct spool *spool);
+void spool_wait_for_writer(struct spool *spool); // for an answer; releases queue_mutex meanwhile
 
 // commit.c
 void *writer_main(void *spool);
-// Makes *ready the segment that is written; the first one of the stream, or after a seal.
-bool writer_activate(struct spool *spool, struct ready_segment *ready, struct sl_error *err) SL_MUST_USE;
+// Makes *ready the segment that is written; the first one of the stream, or after a seal. Readers see it behind
+// writer_add_segment, which wants spool->mutex.
+bool writer_activate(struct spool *spool, struct ready_segment *ready, int64_t wall_ns,
+                     struct sl_error *err) SL_MUST_USE;
+void writer_add_segment(struct spool *spool, int64_t wall_ns);
+
+// incarnation.c
+// A stream with a number and a directory, in no list: its maker's. NULL: *err.
+struct stream *incarnation_make(struct spool *spool, struct sl_error *err);
+void incarnation_discard(struct stream *stream); // which was not begun
+// Names the newest older stream of this node as its predecessor. Before the threads start.
+void incarnation_follow_older(struct stream *stream);
+// Makes it the stream that is written, with its first segment. The one before must be sealed. Takes *stream and *ready
+// in any case.
+bool incarnation_begin(struct spool *spool, struct stream *stream, struct ready_segment *ready,
+                       struct sl_error *err) SL_MUST_USE;
+// Writer: the stream that was asked for and its first segment; NULL: not, or there is no segment for it. To be answered
+// by incarnation_taken.
+struct stream *incarnation_take(struct spool *spool, struct ready_segment *ready);
+void incarnation_taken(struct spool *spool, bool changed);
 
 // Makes the writer look again: a batch, a lane, a segment, the end. Without spool->mutex.
 void writer_kick(struct spool *spool);

@@ -53,7 +53,7 @@ static void set_no_space(struct spool *spool, bool none, const char *why)
     else
         sl_log(SL_INFO, "spool", "space for segments again");
     pthread_mutex_lock(&spool->queue_mutex);
-    pthread_cond_broadcast(&spool->lane_declared); // who declares a lane does not wait for space
+    pthread_cond_broadcast(&spool->writer_answered); // who declares a lane does not wait for space
     pthread_mutex_unlock(&spool->queue_mutex);
     writer_kick(spool);
 }

@@ -161,12 +161,13 @@ static uint32_t assemble(uint8_t *body, const struct iovec *parts, int part_coun
     return crc;
 }
 
-static struct spool_frame *take_image(struct stream_log *log, size_t length)
+static struct spool_frame *take_image(struct stream_log *log, enum frame_kind kind, size_t length)
 {
     if (log->written != NULL)
         spool_frame_release(log->written);
     log->written = NULL;
-    if (log->pool == NULL || length < DIRECT_FRAME_BYTES)
+    bool tapped = log->on_frame != NULL && kind == FRAME_DATA;
+    if (log->pool == NULL || (length < DIRECT_FRAME_BYTES && !tapped))
         return NULL;
     return frame_pool_take(log->pool, length); // without memory the parts are written as they are
 }
@@ -180,7 +181,7 @@ static bool put_frame(struct stream_log *log, struct iovec *parts, int part_coun
     for (int i = 1; i <= part_count; i++)
         length += parts[i].iov_len;
     sl_assert(length <= FRAME_BODY_MAX);
-    struct spool_frame *image = take_image(log, length);
+    struct spool_frame *image = take_image(log, frame->kind, length);
     uint32_t crc = log->seed;
     if (image != NULL)
         crc = assemble(frame_bytes(image), parts, part_count, crc);
@@ -209,13 +210,16 @@ static bool put_frame(struct stream_log *log, struct iovec *parts, int part_coun
         parts[0] = (struct iovec){.iov_base = bytes, .iov_len = size};
         used = 1;
         log->written = image;
+        image->incarnation = log->incarnation;
+        if (log->on_frame != NULL && frame->kind == FRAME_DATA)
+            log->on_frame(log->user, image);
     } else {
         parts[0] = (struct iovec){.iov_base = header, .iov_len = sizeof(header)};
         // iov_base is not const; nothing is written through it.
         parts[part_count + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)zeros, .iov_len = padding};
         used = part_count + (padding > 0 ? 2 : 1);
     }
-    set_direct(log, image != NULL);
+    set_direct(log, image != NULL && length >= DIRECT_FRAME_BYTES);
     int rc = storage->ops->pwritev(storage->context, log->handle, parts, used, log->offset);
     if (rc < 0)
         return fail(log, err, rc, "write");

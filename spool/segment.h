@@ -53,8 +53,12 @@ struct stream_log {
     bool sealed;           // the present segment is
     bool failed;
     bool direct; // the handle is past the page cache
-    // Set by the owner, or NULL: where large frames are put together.
+    // Set by the owner, or NULL: where large frames are put together, and all of records when there is an on_frame.
     struct frame_pool *pool;
+    // Set by the owner, or NULL: gets each frame of records before it is written; see spool.h.
+    void (*on_frame)(void *user, struct spool_frame *frame);
+    void *user;
+    uint32_t incarnation; // for on_frame
     // What records that are in no ids frame yet are known by; nothing where header.ids_key_id is zero.
     struct ids_buffer ids;
     uint32_t ids_body_max;

@@ -84,7 +84,7 @@ static void init_locks(struct spool *spool)
     pthread_mutex_init(&spool->queue_mutex, NULL);
     pthread_mutex_init(&spool->mutex, NULL);
     pthread_cond_init(&spool->queue_filled, &monotonic);
-    pthread_cond_init(&spool->lane_declared, &monotonic);
+    pthread_cond_init(&spool->writer_answered, &monotonic);
     pthread_cond_init(&spool->published, &monotonic);
     pthread_cond_init(&spool->keeper_wanted, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -115,7 +115,10 @@ static struct spool *spool_new(const struct spool_options *options)
     memcpy(spool->ids_key_id, options->ids_key_id, sizeof(spool->ids_key_id));
     spool->ids_window_ns = options->ids_window_ns;
     spool->on_failed = options->on_failed;
+    spool->on_frame = options->on_frame;
+    spool->on_synced = options->on_synced;
     spool->user = options->user;
+    spool->counter_min = options->counter_min;
     spool->manual = options->manual;
     spool->lock_handle = -1;
     spool->queue_last = &spool->queue_first;
@@ -142,7 +145,7 @@ static void spool_free(struct spool *spool)
     pthread_mutex_destroy(&spool->queue_mutex);
     pthread_mutex_destroy(&spool->mutex);
     pthread_cond_destroy(&spool->queue_filled);
-    pthread_cond_destroy(&spool->lane_declared);
+    pthread_cond_destroy(&spool->writer_answered);
     pthread_cond_destroy(&spool->published);
     pthread_cond_destroy(&spool->keeper_wanted);
     free(spool);
@@ -176,59 +179,6 @@ static bool lock_directory(struct spool *spool, struct sl_error *err)
     if (rc < 0)
         return sl_fail_errno(err, SL_E_IO, -rc, "lock %s", spool->dir);
     spool->lock_handle = rc;
-    return true;
-}
-
-// The stream that this node wrote last: what it holds comes before what this one will.
-static void set_predecessor(struct spool *spool, struct stream *stream)
-{
-    for (const struct stream *older = spool->streams; older != NULL; older = older->next) {
-        if (older->segment_count == 0 || strcmp(older->node, spool->node) != 0)
-            continue;
-        memcpy(stream->predecessor, older->id, sizeof(stream->predecessor));
-        stream->predecessor_seq = older->end_seq;
-    }
-}
-
-static bool create_stream(struct spool *spool, struct sl_error *err)
-{
-    uint64_t counter;
-    if (!streams_next_counter(spool, &counter, err))
-        return false;
-    uint32_t chance;
-    spool->environment.random(spool->environment.context, &chance, sizeof(chance));
-    char id[SPOOL_STREAM_ID_MAX];
-    snprintf(id, sizeof(id), "%s.%llu-%08x", spool->node, (unsigned long long)counter, chance);
-    struct stream *stream = stream_new(spool, id);
-    memcpy(stream->node, spool->node, sizeof(stream->node));
-    stream->counter = counter;
-    stream->current = stream->written = true;
-    set_predecessor(spool, stream);
-    stream->lane_count = spool->lane_count;
-    for (uint32_t i = 0; i < stream->lane_count; i++)
-        memcpy(stream->lanes[i].name, spool->lanes[i], sizeof(spool->lanes[i]));
-    struct stream **place = &spool->streams;
-    while (*place != NULL)
-        place = &(*place)->next;
-    *place = stream;
-    spool->current = stream;
-
-    int rc = spool->storage.ops->mkdir(spool->storage.context, stream->dir);
-    if (rc >= 0)
-        rc = spool->storage.ops->sync_directory(spool->storage.context, spool->dir);
-    if (rc < 0)
-        return sl_fail_errno(err, rc == -ENOSPC ? SL_E_NO_SPACE : SL_E_IO, -rc, "create %s", stream->dir);
-    struct stream_log *log = &spool->writer.log;
-    stream_log_init(log, &spool->storage, stream->dir);
-    log->pool = spool->pool;
-    memcpy(log->header.stream, stream->id, sizeof(log->header.stream));
-    memcpy(log->header.node, stream->node, sizeof(log->header.node));
-    memcpy(log->header.predecessor, stream->predecessor, sizeof(log->header.predecessor));
-    memcpy(log->header.lanes, spool->lanes, sizeof(log->header.lanes));
-    memcpy(log->header.ids_key_id, spool->ids_key_id, sizeof(log->header.ids_key_id));
-    log->header.counter = counter;
-    log->header.predecessor_seq = stream->predecessor_seq;
-    log->header.lane_count = stream->lane_count;
     return true;
 }
 
@@ -267,14 +217,18 @@ static bool open_segments(struct spool *spool, struct sl_error *err)
 
 static bool open_stream(struct spool *spool, struct sl_error *err)
 {
-    if (!create_stream(spool, err))
+    struct stream *stream = incarnation_make(spool, err);
+    if (stream == NULL)
         return false;
+    incarnation_follow_older(stream);
     struct ready_segment ready;
-    if (spool->ready_count > 0)
+    if (spool->ready_count > 0) {
         ready = ready_take(spool, 0);
-    else if (!quick_segment(spool, &ready, err))
+    } else if (!quick_segment(spool, &ready, err)) {
+        incarnation_discard(stream);
         return false;
-    return writer_activate(spool, &ready, err);
+    }
+    return incarnation_begin(spool, stream, &ready, err);
 }
 
 static void name_thread(pthread_t thread, const char *name)
@@ -334,8 +288,9 @@ static bool try_open(struct spool **out, const struct spool_options *options, st
         spool_free(spool);
         return false;
     }
-    sl_logf(SL_INFO, "spool", "stream opened", SL_STR("stream", spool->current->id),
-            SL_STR("predecessor", spool->current->predecessor), SL_UINT("ready_segments", ready_segments));
+    const struct stream *stream = spool->current;
+    sl_logf(SL_INFO, "spool", "stream opened", SL_STR("stream", stream->id), SL_STR("predecessor", stream->predecessor),
+            SL_UINT("predecessor_seq", stream->predecessor_seq), SL_UINT("ready_segments", ready_segments));
     *out = spool;
     return true;
 }
@@ -358,7 +313,7 @@ bool spool_close(struct spool *spool, struct sl_error *err)
 {
     pthread_mutex_lock(&spool->queue_mutex);
     spool->closing = true;
-    pthread_cond_broadcast(&spool->lane_declared);
+    pthread_cond_broadcast(&spool->writer_answered);
     pthread_mutex_unlock(&spool->queue_mutex);
     atomic_store(&spool->stopping, true);
     writer_kick(spool);
@@ -402,11 +357,11 @@ size_t spool_lane_index(const struct spool *spool, const char *lane)
     return SIZE_MAX;
 }
 
-// With queue_mutex, which is released meanwhile. Without threads the caller does their work.
-static void wait_for_lane(struct spool *spool)
+// Without threads the caller does their work.
+void spool_wait_for_writer(struct spool *spool)
 {
     if (!spool->manual) {
-        pthread_cond_wait(&spool->lane_declared, &spool->queue_mutex);
+        pthread_cond_wait(&spool->writer_answered, &spool->queue_mutex);
         return;
     }
     pthread_mutex_unlock(&spool->queue_mutex);
@@ -415,8 +370,7 @@ static void wait_for_lane(struct spool *spool)
     pthread_mutex_lock(&spool->queue_mutex);
 }
 
-// With queue_mutex.
-static bool alive(const struct spool *spool)
+bool spool_alive(const struct spool *spool)
 {
     return !spool->closing && !atomic_load(&spool->failed);
 }
@@ -433,21 +387,21 @@ bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *
     if (length == 0 || length > SPOOL_NAME_MAX || strcspn(lane, " \t\r\n") != length)
         return sl_fail(err, SL_E_INVALID, "lane name");
     pthread_mutex_lock(&spool->queue_mutex);
-    while (spool->lane_wanted[0] != '\0' && alive(spool))
-        wait_for_lane(spool); // another caller's turn
+    while (spool->lane_wanted[0] != '\0' && spool_alive(spool))
+        spool_wait_for_writer(spool); // another caller's turn
     bool known = spool_lane_index(spool, lane) != SIZE_MAX;
     bool room = atomic_load(&spool->lane_count) < SPOOL_LANES_MAX, no_space = false;
     if (!known && room) {
         memcpy(spool->lane_wanted, lane, length + 1);
         spool->writer_kicked = true;
         pthread_cond_signal(&spool->queue_filled);
-        while (spool_lane_index(spool, lane) == SIZE_MAX && alive(spool) && !no_segment(spool))
-            wait_for_lane(spool);
+        while (spool_lane_index(spool, lane) == SIZE_MAX && spool_alive(spool) && !no_segment(spool))
+            spool_wait_for_writer(spool);
         known = spool_lane_index(spool, lane) != SIZE_MAX;
         no_space = !known && no_segment(spool);
         if (!known) { // let the next caller in
             spool->lane_wanted[0] = '\0';
-            pthread_cond_broadcast(&spool->lane_declared);
+            pthread_cond_broadcast(&spool->writer_answered);
         }
     }
     pthread_mutex_unlock(&spool->queue_mutex);

@@ -312,10 +312,12 @@ bool streams_next_counter(struct spool *spool, uint64_t *out, struct sl_error *e
     text[length] = '\0';
     uint64_t counter = strtoull(text, NULL, 10);
     // A lost counter file must not repeat a stream's number.
+    pthread_mutex_lock(&spool->mutex);
     for (const struct stream *stream = spool->streams; stream != NULL; stream = stream->next)
         if (stream->counter > counter)
             counter = stream->counter;
-    *out = counter + 1;
+    pthread_mutex_unlock(&spool->mutex);
+    *out = counter + 1 > spool->counter_min ? counter + 1 : spool->counter_min;
     int written = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)*out);
     return spool_replace_file(&spool->storage, spool->dir, "counter", text, (size_t)written, err);
 }
