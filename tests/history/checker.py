@@ -5,10 +5,11 @@
 lost       an event was acknowledged and is absent; or the record (stream, seq) that the answer named is, although
            another copy exists
 doubled    a (stream, seq) more than once; or more copies of an event than attempts that can have stored it (with
-           dedupe: than one)
-resent     copies that came from sending again after no answer; no failure while dedupe does not exist
+           dedupe: than one; with dedupe "node": than gateways that have one)
+resent     copies that came from sending again after no answer; no failure without dedupe, or at another gateway
 phantom    an event that nobody sent, or whose every attempt was definitely refused, is present
-reordered  within a stream and partition the sluice-seq goes backwards; or, in an ordered history, a key's events do
+reordered  within a stream and partition the sluice-seq goes backwards; or, in an ordered history, a key's events that
+           one gateway accepted do
 corrupt    the payload's CRC32C, or the Kafka key, is not what was sent
 holes      a seq between the first and the last one of a stream is in no topic; a failure only where all topics of
            all lanes were read (`whole`)
@@ -159,7 +160,8 @@ class Verdict:
 
 
 def check(history, records, dedupe=False, whole=False, complete=True, min_acked=1):
-    """`records`: in the order of offsets within each partition. `complete`: read to the end, with nothing pending."""
+    """`records`: in the order of offsets within each partition. `complete`: read to the end, with nothing pending.
+    `dedupe`: False, True, or "node": each gateway of a cell stores an event once."""
     records = list(records)
     verdict = Verdict(whole)
     verdict.records, verdict.attempts = len(records), sum(history.outcomes.values())
@@ -167,7 +169,9 @@ def check(history, records, dedupe=False, whole=False, complete=True, min_acked=
         event.found = []
     places = _walk_records(history, records, verdict)
     for event_id, event in history.events.items():
-        _judge_event(event_id, event, places, verdict, dedupe, complete)
+        nodes = {_node(records[index].stream) for index in event.found}
+        copies_max = len(nodes) if dedupe == "node" else 1 if dedupe else len(event.found)
+        _judge_event(event_id, event, places, verdict, copies_max, complete)
     _check_keys(history, records, places, verdict)
     verdict.acked = sum(event.ok > 0 for event in history.events.values())
     if verdict.acked < min_acked:
@@ -228,7 +232,7 @@ def _count_holes(places, verdict):
             verdict.add("holes", f"{stream} lacks {missing} seqs, the first is {first}", missing)
 
 
-def _judge_event(event_id, event, places, verdict, dedupe, complete):
+def _judge_event(event_id, event, places, verdict, copies_max, complete):
     copies, possible = len(event.found), event.ok + event.unknown
     if event.ok and copies == 0:
         verdict.add("lost" if complete else "unseen", event_id)
@@ -239,23 +243,33 @@ def _judge_event(event_id, event, places, verdict, dedupe, complete):
     if copies and not possible:
         verdict.add("phantom", f"{event_id} was refused by every attempt")
     elif copies > 1:
-        allowed = 1 if dedupe else max(1, min(copies, possible))
+        allowed = max(1, min(copies_max, possible))
         if copies > allowed:
             verdict.add("doubled", f"{event_id} is there {copies} times after {possible} attempts", copies - allowed)
         if allowed > 1:
             verdict.add("resent", event_id, allowed - 1)
 
 
+def _node(stream):
+    return (stream or "").rpartition(".")[0]
+
+
 def _check_keys(history, records, places, verdict):
-    """At most one event of a key was outstanding: the acknowledged copy of one lies before any copy of a later one."""
+    """At most one event of a key was outstanding: the acknowledged copy of one lies before any copy of a later one.
+    Order is promised among what one gateway accepted: with several, each one's copies are compared with each other."""
     keys = defaultdict(list)
     for event_id, event in history.events.items():
-        if event.ordered and event.ok and event.found:
-            first = min(event.found)
-            named = [places[place] for place in event.acked_at if place in places]
-            line = (event.run, event.key, records[first].topic, records[first].partition)
-            keys[line].append((event.seq, first, max(named, default=first), event_id))
-    for (_run, key, topic, partition), events in keys.items():
+        if not event.ordered or not event.ok:
+            continue
+        named = {places[place] for place in event.acked_at if place in places}
+        copies = defaultdict(list)
+        for index in event.found:
+            copies[records[index].topic, records[index].partition, _node(records[index].stream)].append(index)
+        for (topic, partition, node), found in copies.items():
+            first = min(found)
+            acked = max(named.intersection(found), default=first)
+            keys[event.run, event.key, topic, partition, node].append((event.seq, first, acked, event_id))
+    for (_run, key, topic, partition, _node_name), events in keys.items():
         events.sort()
         before = -1
         for _seq, first, acked, event_id in events:

@@ -137,6 +137,34 @@ class Doctored(unittest.TestCase):
         self.assertEqual(verdict.counts["resent"], 1)
         self.red(world.check(dedupe=True), "doubled")
 
+    def test_each_gateway_of_a_cell_stores_an_event_once(self):
+        world = World()
+        world.resend(20)
+        world.records.append(World.record(20, 0, 900, "gw-b1.1-cccc", 1))
+        self.assertTrue(world.check(dedupe="node").passed)
+        self.red(world.check(dedupe=True), "doubled")
+        world.records[-1].stream, world.records[-1].seq = STREAMS[1], 61
+        self.red(world.check(dedupe="node"), "doubled")
+
+    def test_order_is_judged_within_each_gateway(self):
+        # Of one key, the events with even numbers went to another gateway, whose records come later.
+        world = World()
+        other = [record for record in world.records if int(record.event_id[-12:]) % 2]
+        for seq, record in enumerate(other, 1):
+            record.stream, record.seq = "gw-b1.1-cccc", seq
+            world.attempts[int(record.event_id[-12:])].update(sm=record.stream, f=seq, l=seq)
+        world.records = [record for record in world.records if record not in other] + other
+        self.assertTrue(world.check().passed)
+        one, another = world.at(21), world.at(31)
+        for field in ("event_id", "crc32c"):
+            mine, its = getattr(world.records[one], field), getattr(world.records[another], field)
+            setattr(world.records[one], field, its)
+            setattr(world.records[another], field, mine)
+        for counter in (21, 31):
+            record = world.records[world.at(counter)]
+            world.attempts[counter].update(f=record.seq, l=record.seq)
+        self.red(world.check(), "reordered")
+
     def test_open_event_may_be_there_or_not(self):
         world = World()
         world.attempts[20] = World.attempt(20, outcome="unknown", status=503)

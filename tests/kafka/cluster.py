@@ -20,13 +20,15 @@ class ClusterError(Exception):
 
 class Cluster:
     def __init__(self, brokers=3, heap=400, directory=None, properties=None, detached=False, keep=False,
-                 start_timeout_s=90):
-        """`heap`: MiB a broker. `detached`: outlives this process, until down(). `keep`: logs and data stay."""
+                 start_timeout_s=90, listeners=None):
+        """`heap`: MiB a broker. `detached`: outlives this process, until down(). `keep`: logs and data stay.
+        `listeners`: {NAME: {node: port}}: further listeners, whose clients are sent to these ports: of relays to
+        listener_port(node, NAME)."""
         dist.libraries()
         self.directory = pathlib.Path(directory or temporary_directory("kafka"))
         self.directory.mkdir(parents=True, exist_ok=True)
         order = {"brokers": brokers, "heap": heap, "properties": properties or {}, "lifeline": not detached,
-                 "keep": keep, "start_timeout_s": start_timeout_s}
+                 "keep": keep, "start_timeout_s": start_timeout_s, "listeners": listeners or {}}
         error_log = subprocess.DEVNULL if detached else None
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tests.kafka.supervisor", str(self.directory)], cwd=ROOT, text=True,
@@ -77,6 +79,9 @@ class Cluster:
 
     def pid(self, node):
         return self._brokers[node]["pid"]
+
+    def listener_port(self, node, name):
+        return self._brokers[node]["listeners"][name]
 
     def log_path(self, node):
         return self._brokers[node]["log"]

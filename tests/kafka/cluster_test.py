@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.kafka import Cluster, WireError, wire  # noqa: E402
+from tests.lib.relay import Relays  # noqa: E402
 
 OWNER = """
 import sys, time
@@ -72,6 +73,21 @@ class OneBroker(unittest.TestCase):
             wire.metadata((host, int(port)), timeout_s=1)
         self.kafka.heal()
         self.assertEqual(self.kafka.bootstrap, f"{host}:{port}")
+
+
+class Listeners(unittest.TestCase):
+    def test_clients_of_a_listener_are_sent_through_the_relay(self):
+        with Relays() as relays:
+            told = relays.add("a broker")
+            with Cluster(brokers=1, listeners={"FAR": {1: told}}) as kafka:
+                real = kafka.listener_port(1, "FAR")
+                relays.target("a broker", real)
+                self.assertEqual(wire.metadata(("127.0.0.1", told))["brokers"], {1: ("127.0.0.1", told)})
+                host, port = kafka.bootstrap.split(":")
+                self.assertEqual(wire.metadata((host, int(port)))["brokers"], {1: ("127.0.0.1", int(port))})
+                relays.hold("a broker")
+                with self.assertRaisesRegex(WireError, "timed out"):
+                    wire.metadata(("127.0.0.1", told), timeout_s=1)
 
 
 class Owner(unittest.TestCase):

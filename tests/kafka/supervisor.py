@@ -41,6 +41,10 @@ def _kafka_uuid():
             return text
 
 
+def _listeners(ports):
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
+
+
 class Broker:
     """One combined broker and controller. States: new, running, frozen, dead."""
 
@@ -50,6 +54,9 @@ class Broker:
         self.directory.mkdir()
         self.settings = settings
         self.client_port, self.controller_port = ReservedPort(HOST), ReservedPort(HOST)
+        # Further listeners, each told to its clients under another port: where a relay of the test stands.
+        self.told = {name: ports[str(node)] for name, ports in settings.get("listeners", {}).items()}
+        self.ports = {name: ReservedPort(HOST) for name in self.told}
         self.process = None
         self.state = "new"
 
@@ -67,14 +74,16 @@ class Broker:
     def write_properties(self, voters):
         count = len(voters.split(","))
         replicas = min(3, count)
+        real = {"PLAINTEXT": self.client_port.port, **{name: port.port for name, port in self.ports.items()}}
         lines = {
             "process.roles": "broker,controller",
             "node.id": self.node,
             "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://{HOST}:{self.client_port.port},CONTROLLER://{HOST}:{self.controller_port.port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.client_port.port}",
+            "listeners": _listeners({**real, "CONTROLLER": self.controller_port.port}),
+            "advertised.listeners": _listeners({**real, **self.told}),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in (*real, "CONTROLLER")),
             "log.dirs": self.directory / "logs",
             "auto.create.topics.enable": "false",
             "unclean.leader.election.enable": "false",
@@ -136,7 +145,8 @@ class Broker:
 
     def describe(self):
         return {"node": self.node, "state": self.state, "host": HOST, "port": self.client_port.port,
-                "pid": self.process.pid if self.process else None, "log": str(self.directory / "broker.log")}
+                "pid": self.process.pid if self.process else None, "log": str(self.directory / "broker.log"),
+                "listeners": {name: port.port for name, port in self.ports.items()}}
 
 
 class Supervisor:
