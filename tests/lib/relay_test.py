@@ -116,10 +116,9 @@ class RelayTest(unittest.TestCase):
 
     def test_nobody_listens(self):
         port = self.relays.add("void", 1)
-        client = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.open.append(client)
         with self.assertRaises(ConnectionResetError):
-            client.recv(1)
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.recv(1)
         with self.assertRaises(RelayError):
             self.relays.stat("nothing")
 
