@@ -61,9 +61,8 @@ struct wire_message {
     // HA_FRAME alone:
     struct spool_head head;
     int64_t written_wall_ns; // by the clock of the node that wrote the records; 0: not known
-    const void *body;        // whole records, `count` of them, back to back: a view
-    uint32_t body_length;
     uint32_t count;
+    struct sl_span body; // whole records, `count` of them, back to back: a view; at most FRAME_BODY_MAX
 };
 
 // The cell in which messages mean something: names in the order in which ha_id.member counts.
