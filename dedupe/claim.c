@@ -237,11 +237,11 @@ void dedupe_forget(struct dedupe *dedupe, const struct dedupe_claim *claim)
 
 // A generation that is open now, and its place for this seq. False: there is none (many streams at once, and whoever
 // opens the next generation has been interrupted in it).
-static bool settle_where(struct dedupe *dedupe, uint64_t seq, uint64_t *number, int *stream)
+static bool settle_where(struct dedupe *dedupe, uint32_t origin, uint64_t seq, uint64_t *number, int *stream)
 {
     for (unsigned i = 0; i < ROTATIONS_MAX; i++) {
         *number = atomic_load(&dedupe->current);
-        *stream = generation_stream(dedupe, *number, DEDUPE_ORIGIN_OWN, seq);
+        *stream = generation_stream(dedupe, *number, origin, seq);
         if (*stream >= 0)
             return true;
         if (!generation_rotate(dedupe, *number, atomic_load(&dedupe->clock_ns)))
@@ -264,11 +264,12 @@ static void let_go_if_late(struct dedupe *dedupe, uint64_t slot, uint64_t word, 
 }
 
 // Enters a pending entry in the open generation.
-static void settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t slot, uint64_t seq)
+static void settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t slot, uint32_t origin,
+                   uint64_t seq)
 {
     uint64_t number;
     int stream;
-    if (!settle_where(dedupe, seq, &number, &stream)) {
+    if (!settle_where(dedupe, origin, seq, &number, &stream)) {
         not_remembered(dedupe, atomic_load(&dedupe->clock_ns));
         dedupe_forget(dedupe, claim);
         return;
@@ -286,15 +287,20 @@ static void settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint
     let_go_if_late(dedupe, slot, word, number);
 }
 
-void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t seq)
+void dedupe_settle_in(struct dedupe *dedupe, const struct dedupe_claim *claim, uint32_t origin, uint64_t seq)
 {
     uint64_t slot = claim->slot & SLOT_MASK;
     if (claim->word == 0 || atomic_load(word_of(dedupe, slot)) != claim->word)
         return;
     struct stripe *stripe = stripe_mine(dedupe);
     publishing_begin(dedupe, stripe);
-    settle(dedupe, claim, slot, seq);
+    settle(dedupe, claim, slot, origin, seq);
     publishing_end(dedupe, stripe);
+}
+
+void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t seq)
+{
+    dedupe_settle_in(dedupe, claim, DEDUPE_ORIGIN_OWN, seq);
 }
 
 enum dedupe_verdict dedupe_look(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t payload_hash,

@@ -103,6 +103,8 @@ enum dedupe_verdict dedupe_claim(struct dedupe *dedupe, const struct dedupe_id *
                                  int64_t now_wall_ns, struct dedupe_claim *claim, struct dedupe_found *found);
 // The event is durable as `seq` of DEDUPE_ORIGIN_OWN. Any thread, once for each claim; or:
 void dedupe_settle(struct dedupe *dedupe, const struct dedupe_claim *claim, uint64_t seq);
+// The same as `seq` of another stream that this process wrote: of dedupe_origin().
+void dedupe_settle_in(struct dedupe *dedupe, const struct dedupe_claim *claim, uint32_t origin, uint64_t seq);
 // It was not stored, and never will be: the next one with this id is new.
 void dedupe_forget(struct dedupe *dedupe, const struct dedupe_claim *claim);
 // Without claiming. NEW: not in the window (found->state GONE).

@@ -23,6 +23,10 @@ struct ingest_options {
     // ingest_window_complete().
     struct dedupe *dedupe;
     const struct dedupe_key *key;
+    // In a cell: through which seq a stream is durable in two zones, or in Kafka, as far as this node knows. Any
+    // thread; must be quick. NULL: there is no cell.
+    uint64_t (*two_zones)(void *user, const char *stream);
+    void *user;
 };
 bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err) SL_MUST_USE;
 // Ties the loops of the started server to it. Before it, requests are answered 503. Once, by the thread that started
@@ -43,16 +47,23 @@ void ingest_refuse_new(struct ingest *ingest);
 // Each loop takes the new routes at its next turn; returns when all have (their requests in flight need the old ones no
 // more). Not on a loop thread; not after http_server_stop().
 void ingest_set_routes(struct ingest *ingest, struct routes *routes);
-// The committed position of the current stream moved in a lane. Cheap.
-void ingest_note_committed(struct ingest *ingest, const char *lane, uint64_t through);
+// Kafka has everything of the stream's lane up to `through`, as a commit or verified progress says. A stream that this
+// process did not write, or long ago: nothing happens. Any thread, cheap.
+void ingest_note_committed(struct ingest *ingest, const char *stream, const char *lane, uint64_t through);
+// Another zone has everything of this process' stream number `incarnation` up to here, durably. Any thread, cheap.
+void ingest_note_peer(struct ingest *ingest, uint32_t incarnation, uint64_t peer_synced);
 
 // The window knows everything that it can: requests are taken from now on. Once, any thread.
 void ingest_window_complete(struct ingest *ingest);
-// Through which seq of the current stream every event is settled in the window. Any thread.
-uint64_t ingest_settled_through(const struct ingest *ingest);
-// Everything of an older stream through this seq is in Kafka; UINT64_MAX: all of it. `origin`: of dedupe_origin(). Any
-// one thread; duplicates at level kafka wait for it.
-void ingest_note_older(struct ingest *ingest, uint32_t origin, uint64_t through);
+// Every event of the streams before *incarnation, and of that one through *through, is settled in the window. Any
+// thread.
+void ingest_settled(const struct ingest *ingest, uint32_t *incarnation, uint64_t *through);
+// Everything of a stream is in Kafka through this seq; UINT64_MAX: all of it. `origin`: as the window names the stream.
+// Duplicates at the levels az2 and kafka wait for it. Any thread.
+void ingest_note_older(struct ingest *ingest, uint32_t origin, const char *stream, uint64_t through);
+// dedupe_origin() while requests come: an origin that named another stream before is not mistaken for it. UINT32_MAX:
+// too many at once. Any thread.
+uint32_t ingest_name_origin(struct ingest *ingest, const char *stream);
 
 // Events taken and not answered yet.
 uint64_t ingest_in_flight(const struct ingest *ingest);

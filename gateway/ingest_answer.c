@@ -42,7 +42,9 @@ static void put_seq(struct text *text, uint64_t seq)
 void ingest_answer_success(struct waiter *waiter)
 {
     const char *ack = ack_level_word(waiter->level);
-    const char *stream = waiter->loop->ingest->stream;
+    struct ingest *ingest = waiter->loop->ingest;
+    const char *stream =
+        ingest_stream_id(ingest, waiter->stored > 0 ? waiter->incarnation : ingest_newest_incarnation(ingest));
     struct text text = {.length = 0};
     PUT_LITERAL(&text, "{\"ack\":\"");
     put(&text, ack, strlen(ack));

@@ -2,7 +2,8 @@
 //
 // Happy path: the requests of one turn append to the open batch; at the turn's end it goes to the spool; the writer
 // thread posts the batch back when it is synced; its claims in the window of ids are settled; each of its requests is
-// answered, or moves to its lane's list until Kafka has it.
+// answered, or moves to a list: its lane's until Kafka has it (level kafka), or `zones` until another zone or Kafka has
+// it (az2).
 //
 // A request with duplicates of events that have not reached its level, or with a conflict, waits for them (struct
 // originals) in the list `waiting`, with its own records stored or without any. The list is looked at when this loop
@@ -24,6 +25,8 @@ static void on_batch_done(struct http_task *task);
 
 static const char disk_failed[] =
     "The local disk has failed; this node is stopping. Send the request again with the same event ids.";
+static const char stream_left[] = "The stream that holds the events was given up before they were confirmed. They are "
+                                  "stored and may still appear; send the request again with the same event ids.";
 
 // Writer thread.
 static void on_spool_done(struct spool_batch *done)
@@ -31,7 +34,7 @@ static void on_spool_done(struct spool_batch *done)
     struct loop_batch *batch = BATCH_OF_SPOOL(done);
     if (done->outcome == SPOOL_SYNCED) {
         // For ingest_settled_through: this loop's first, then the stream's.
-        uint64_t last = done->first_seq + done->records.count - 1;
+        uint64_t last = POSITION_OF(done->incarnation, done->first_seq + done->records.count - 1);
         atomic_store_explicit(&batch->loop->told_through, last, memory_order_release);
         atomic_store_explicit(&batch->loop->ingest->told_through, last, memory_order_release);
     }
@@ -150,12 +153,12 @@ static void settle(struct waiter *waiter)
 {
     struct ingest *ingest = waiter->loop->ingest;
     enum ack_verdict verdict = ACK_GIVE;
+    bool left = false;
     if (waiter->stored > 0) {
-        struct ack_positions positions = {
-            .synced = waiter->last_seq, // its batch came back synced
-            .kafka_committed = atomic_load_explicit(&ingest->committed[waiter->lane], memory_order_acquire),
-            .stream_failed = atomic_load_explicit(&ingest->stream_failed, memory_order_relaxed),
-        };
+        struct ack_positions positions = {.synced = waiter->last_seq}; // its batch came back synced
+        if (waiter->level != ACK_DISK)
+            left = !ingest_positions(ingest, waiter->incarnation, UINT32_C(1) << waiter->lane, &positions);
+        positions.stream_failed = left || atomic_load_explicit(&ingest->stream_failed, memory_order_relaxed);
         verdict = ack_decide(waiter->level, waiter->last_seq, &positions);
     }
     bool own_refused = verdict == ACK_REFUSE;
@@ -164,9 +167,10 @@ static void settle(struct waiter *waiter)
     if (verdict == ACK_GIVE)
         waiter_succeed(waiter);
     else if (verdict == ACK_REFUSE)
-        waiter_fail(waiter, own_refused ? disk_failed
-                                        : "The first event with this id was not stored. Send the request "
-                                          "again with the same event ids.");
+        waiter_fail(waiter, !own_refused ? "The first event with this id was not stored. Send the request "
+                                           "again with the same event ids."
+                            : left       ? stream_left
+                                         : disk_failed);
 }
 
 // ---- lists of those whose batch has come back
@@ -207,6 +211,32 @@ static void sweep_lanes(struct ingest_loop *loop, int64_t now_ns)
                        "appear; send the request again with the same event ids.");
 }
 
+static const char no_second_zone[] =
+    "Neither another zone nor Kafka has confirmed the events within the time limit. They are stored and may still "
+    "appear; send the request again with the same event ids.";
+
+// Another zone has more of the newest stream: its requests stand in the order of their records, so that one which goes
+// on waiting tells that all behind it do.
+static void sweep_zones_in_order(struct ingest_loop *loop)
+{
+    uint32_t newest = ingest_newest_incarnation(loop->ingest);
+    struct waiter **link = &loop->zones.first;
+    while (*link != NULL) {
+        struct waiter *waiter = *link;
+        if (waiter->request != NULL)
+            settle(waiter);
+        if (waiter->request == NULL) {
+            *link = waiter->next;
+            waiter_recycle(waiter);
+        } else if (waiter->incarnation == newest) {
+            return; // the tail stays: this one is behind `link`
+        } else {
+            link = &waiter->next;
+        }
+    }
+    loop->zones.tail = link;
+}
+
 static void sweep_waiting(struct ingest_loop *loop, int64_t now_ns)
 {
     if (!atomic_load_explicit(&loop->has_waiting, memory_order_relaxed))
@@ -229,8 +259,10 @@ static void waiter_place(struct waiter *waiter)
     settle(waiter);
     if (waiter->request == NULL)
         waiter_recycle(waiter);
+    else if (waiter->originals != NULL)
+        list_add(&loop->waiting, waiter);
     else
-        list_add(waiter->originals != NULL ? &loop->waiting : &loop->lanes[waiter->lane], waiter);
+        list_add(waiter->level == ACK_AZ2 ? &loop->zones : &loop->lanes[waiter->lane], waiter);
 }
 
 bool ingest_add_waiter(const struct intake *intake, struct loop_batch *batch, uint32_t first_index)
@@ -290,9 +322,10 @@ void ingest_flush(struct ingest_loop *loop)
     }
 }
 
-static void waiter_synced(struct waiter *waiter, uint64_t batch_first_seq)
+static void waiter_synced(struct waiter *waiter, const struct spool_batch *batch)
 {
-    waiter->first_seq = batch_first_seq + waiter->first_index;
+    waiter->incarnation = batch->incarnation;
+    waiter->first_seq = batch->first_seq + waiter->first_index;
     waiter->last_seq = waiter->first_seq + waiter->stored - 1;
     stats_add(&waiter->stats->spooled, waiter->stored);
     if (waiter->request == NULL) {
@@ -317,8 +350,10 @@ static void settle_batch(struct loop_batch *batch, bool synced)
     else
         ingest_forget_claims(batch, 0);
     if (synced)
-        atomic_store_explicit(&loop->settled_through, batch->spool.first_seq + batch->spool.records.count - 1,
-                              memory_order_release);
+        atomic_store_explicit(
+            &loop->settled_through,
+            POSITION_OF(batch->spool.incarnation, batch->spool.first_seq + batch->spool.records.count - 1),
+            memory_order_release);
     if (!held)
         return;
     atomic_thread_fence(memory_order_seq_cst); // pairs with waiter_place
@@ -350,7 +385,7 @@ static void on_batch_done(struct http_task *task)
         next = waiter->next;
         waiter->next = NULL;
         if (synced) {
-            waiter_synced(waiter, batch->spool.first_seq);
+            waiter_synced(waiter, &batch->spool);
             continue;
         }
         if (waiter->request != NULL)
@@ -367,6 +402,15 @@ void ingest_on_commit_task(struct http_task *task)
     // Cleared before the positions are read: a move after this posts again.
     atomic_store(&loop->commit_posted, false);
     sweep_lanes(loop, http_loop_now_ns(loop->http));
+    list_sweep(&loop->zones, http_loop_now_ns(loop->http), no_second_zone);
+    sweep_waiting(loop, http_loop_now_ns(loop->http));
+}
+
+void ingest_on_zone_task(struct http_task *task)
+{
+    struct ingest_loop *loop = (struct ingest_loop *)(void *)((char *)task - offsetof(struct ingest_loop, zone_task));
+    atomic_store(&loop->zone_posted, false); // as above
+    sweep_zones_in_order(loop);
     sweep_waiting(loop, http_loop_now_ns(loop->http));
 }
 
@@ -389,6 +433,7 @@ void ingest_tick(struct http_loop *http, void *user)
                             "The local disk did not confirm the events within the time limit. They may still appear; "
                             "send the request again with the same event ids.");
     sweep_lanes(loop, now_ns);
+    list_sweep(&loop->zones, now_ns, no_second_zone);
     sweep_waiting(loop, now_ns);
     if (now_ns < loop->next_check_ns)
         return;
@@ -429,6 +474,7 @@ void ingest_loop_free(struct ingest_loop *loop)
     waiters_free(loop->idle_waiters);
     for (uint32_t lane = 0; lane < SPOOL_LANES_MAX; lane++)
         waiters_free(loop->lanes[lane].first);
+    waiters_free(loop->zones.first);
     waiters_free(loop->waiting.first);
     ingest_dedupe_free(loop);
     json_parser_free(loop->parser);

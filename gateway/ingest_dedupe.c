@@ -131,30 +131,12 @@ static struct dedupe_id conflict_id(const struct intake *intake, const struct ta
 
 // ---- originals
 
-uint64_t ingest_committed(const struct ingest *ingest, uint32_t lanes)
-{
-    uint64_t least = UINT64_MAX;
-    for (uint32_t lane = 0; lane < SPOOL_LANES_MAX; lane++) {
-        if ((lanes & UINT32_C(1) << lane) == 0)
-            continue;
-        uint64_t committed = atomic_load_explicit(&ingest->committed[lane], memory_order_acquire);
-        if (committed < least)
-            least = committed;
-    }
-    return least;
-}
-
-static uint64_t older_through(const struct ingest *ingest, uint32_t origin)
-{
-    return origin < OLDER_ORIGINS_MAX ? atomic_load_explicit(&ingest->older[origin], memory_order_acquire) : 0;
-}
-
 // Of an original that is stored.
-static enum ack_verdict stored_verdict(const struct ingest *ingest, enum ack_level level, uint32_t lanes,
-                                       uint32_t origin, uint64_t seq)
+static enum ack_verdict stored_verdict(struct ingest *ingest, enum ack_level level, uint32_t lanes, uint32_t origin,
+                                       uint64_t seq)
 {
-    uint64_t through = origin == DEDUPE_ORIGIN_OWN ? ingest_committed(ingest, lanes) : older_through(ingest, origin);
-    struct ack_original original = {.state = ACK_ORIGINAL_STORED, .in_kafka = through >= seq};
+    struct ack_original original;
+    ingest_find_original(ingest, level, lanes, origin, seq, &original);
     return ack_decide_original(level, &original);
 }
 
@@ -163,7 +145,7 @@ static bool wait_for(struct intake *intake, const struct dedupe_id *id, uint64_t
                      enum dedupe_verdict verdict, const struct dedupe_found *found)
 {
     const struct route *route = intake->route;
-    const struct ingest *ingest = intake->loop->ingest;
+    struct ingest *ingest = intake->loop->ingest;
     bool stored = found != NULL && found->state == DEDUPE_DURABLE;
     if (stored && stored_verdict(ingest, route->source->ack, route->lanes_ever, found->origin, found->seq) == ACK_GIVE)
         return true;
@@ -172,10 +154,11 @@ static bool wait_for(struct intake *intake, const struct dedupe_id *id, uint64_t
         intake->originals = malloc(sizeof(struct originals) + capacity * sizeof(struct original));
         if (intake->originals == NULL)
             return false;
-        *intake->originals = (struct originals){.capacity = capacity};
+        uint32_t own = ingest_origin_of(ingest, ingest_newest_incarnation(ingest));
+        *intake->originals = (struct originals){.capacity = capacity, .own = own};
     }
     struct originals *originals = intake->originals;
-    if (stored && found->origin == DEDUPE_ORIGIN_OWN) {
+    if (stored && found->origin == originals->own) {
         if (found->seq > originals->own_through)
             originals->own_through = found->seq;
         return true;
@@ -185,15 +168,16 @@ static bool wait_for(struct intake *intake, const struct dedupe_id *id, uint64_t
     *original = (struct original){.id = *id, .payload_hash = payload_hash, .verdict = verdict, .older = stored};
     if (stored) {
         original->origin = found->origin;
+        original->epoch = ingest_origin_epoch(ingest, found->origin);
         original->seq = found->seq;
     }
     return true;
 }
 
-// Asks the window about one original. What is stored in the current stream moves into own_through.
+// Asks the window about one original. What is stored in originals->own moves into own_through.
 static enum ack_verdict look(const struct waiter *waiter, struct original *original, bool *fold)
 {
-    const struct ingest *ingest = waiter->loop->ingest;
+    struct ingest *ingest = waiter->loop->ingest;
     if (!original->older) {
         struct dedupe_found found;
         enum dedupe_verdict verdict = dedupe_look(ingest->dedupe, &original->id, original->payload_hash, &found);
@@ -204,11 +188,15 @@ static enum ack_verdict look(const struct waiter *waiter, struct original *origi
             state.state = ACK_ORIGINAL_GONE;
         if (state.state == ACK_ORIGINAL_GONE || found.state == DEDUPE_PENDING)
             return ack_decide_original(waiter->level, &state);
-        *fold = found.origin == DEDUPE_ORIGIN_OWN;
+        *fold = found.origin == waiter->originals->own;
         original->older = !*fold;
         original->origin = found.origin;
+        original->epoch = ingest_origin_epoch(ingest, found.origin);
         original->seq = found.seq;
     }
+    // The window let the stream go while the request waited, and uses its place for another one.
+    if (!*fold && ingest_origin_epoch(ingest, original->origin) != original->epoch)
+        return ACK_REFUSE;
     return stored_verdict(ingest, waiter->level, waiter->lanes_ever, original->origin, original->seq);
 }
 
@@ -232,7 +220,7 @@ enum ack_verdict ingest_decide_originals(const struct waiter *waiter)
             return all;
     }
     if (originals->own_through > 0)
-        all = ack_both(all, stored_verdict(waiter->loop->ingest, waiter->level, waiter->lanes_ever, DEDUPE_ORIGIN_OWN,
+        all = ack_both(all, stored_verdict(waiter->loop->ingest, waiter->level, waiter->lanes_ever, originals->own,
                                            originals->own_through));
     return all;
 }
@@ -436,12 +424,17 @@ void ingest_forget_claims(struct loop_batch *batch, size_t from)
 void ingest_settle_claims(struct loop_batch *batch)
 {
     struct dedupe *dedupe = batch->loop->ingest->dedupe;
+    uint32_t origin = ingest_origin_of(batch->loop->ingest, batch->spool.incarnation);
+    if (origin == UINT32_MAX) { // the window can name no more streams: as if it had had no room for the ids
+        ingest_forget_claims(batch, 0);
+        return;
+    }
     for (size_t i = 0; i < batch->held_count && i < SETTLE_AHEAD; i++)
         dedupe_prefetch_claim(dedupe, &batch->held[i].claim);
     for (size_t i = 0; i < batch->held_count; i++) {
         if (i + SETTLE_AHEAD < batch->held_count)
             dedupe_prefetch_claim(dedupe, &batch->held[i + SETTLE_AHEAD].claim);
-        dedupe_settle(dedupe, &batch->held[i].claim, batch->spool.first_seq + batch->held[i].record);
+        dedupe_settle_in(dedupe, &batch->held[i].claim, origin, batch->spool.first_seq + batch->held[i].record);
     }
     batch->held_count = 0;
 }

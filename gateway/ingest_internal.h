@@ -9,6 +9,7 @@
 #include "gateway/ingest.h"
 #include "gateway/json.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum {
@@ -18,7 +19,29 @@ enum {
     BATCH_KEEP_CLAIMS = 16384,
     TICK_MS = 25,            // deadlines are looked at this often
     OLDER_ORIGINS_MAX = 256, // dedupe gives out no more
+    OWN_STREAMS = 8,         // of this process, whose requests may still wait
 };
+
+// ---- streams (ingest_streams.c). Everything in them is read by any thread
+
+// One that this process writes, or wrote.
+struct own_stream {
+    _Atomic uint32_t tag; // its incarnation + 1; 0: the place is free, or being changed
+    _Atomic(const char *) id;
+    _Atomic uint32_t origin; // as the window names it; UINT32_MAX: it had no name left
+    _Atomic uint64_t peer_synced;
+    _Atomic uint64_t committed[SPOOL_LANES_MAX];
+};
+// Any other of which the window remembers ids, by origin.
+struct older_stream {
+    char name[SPOOL_STREAM_ID_MAX]; // own_lock
+    _Atomic uint32_t epoch;     // of the stream that the origin names: another one, another epoch. Odd: being changed
+    _Atomic uint64_t through;   // Kafka has all of it up to here
+    _Atomic uint64_t two_zones; // as the cell said last
+};
+
+// A seq with the incarnation of its stream: greater means later.
+#define POSITION_OF(incarnation, seq) ((uint64_t)(incarnation) << 48 | (seq))
 
 // ---- what a request waits for besides its own records: the first events of its duplicates and of its conflict
 
@@ -26,12 +49,13 @@ struct original {
     struct dedupe_id id;
     uint64_t payload_hash;
     enum dedupe_verdict verdict; // what the look-up must go on saying
-    bool older;                  // stored in another stream: origin and seq are final
-    uint32_t origin;
+    bool older;                  // stored in another stream than originals.own: origin and seq are final
+    uint32_t origin, epoch;
     uint64_t seq;
 };
 struct originals {        // malloc'd, for the few requests that have something to wait for
-    uint64_t own_through; // the current stream's seq that must reach the level, too; 0: none
+    uint32_t own;         // origin of the stream that this process wrote when the request came
+    uint64_t own_through; // its seq that must reach the level, too; 0: none
     bool conflict;        // the answer is 409, and nothing of the request was stored
     size_t conflict_index;
     char conflict_pointer[128];
@@ -54,6 +78,7 @@ struct waiter {
     uint32_t lanes_ever;
     enum ack_level level;
     int64_t started_ns, deadline_ns;
+    uint32_t incarnation;         // of the stream that holds its records, once they are synced
     uint64_t first_seq, last_seq; // 0 until synced, and when nothing is stored
 };
 
@@ -104,14 +129,18 @@ struct ingest_loop {
     struct taken_event *taken; // reused by one request after the other
     size_t taken_count, taken_capacity;
     struct scratch compact, business;
-    struct waiter_list lanes[SPOOL_LANES_MAX]; // synced, and waiting for Kafka
+    struct waiter_list lanes[SPOOL_LANES_MAX]; // synced, level kafka
+    struct waiter_list zones;                  // synced, level az2, in the order of their records
     struct waiter_list waiting;                // own records synced, if any, and waiting for originals
     struct http_task commit_task;              // "committed positions have moved"
     _Atomic bool commit_posted;
+    struct http_task zone_task; // "another zone has more of the newest stream"
+    _Atomic bool zone_posted;
     struct http_task settled_task; // "another loop has settled claims"
     _Atomic bool settled_posted;
     _Atomic bool has_waiting; // whether `waiting` holds anything: others post settled_task then
-    // The last seq that the writer has posted to this loop, and the last one that this loop has settled in the window.
+    // The last position that the writer has posted to this loop, and the last one that this loop has settled in the
+    // window.
     _Atomic uint64_t told_through, settled_through;
     int64_t next_check_ns;
     _Atomic uint64_t conservation_error;
@@ -120,13 +149,16 @@ struct ingest_loop {
 struct ingest {
     struct spool *spool;
     struct stats *stats;
-    char stream[SPOOL_STREAM_ID_MAX];
+    struct own_stream own[OWN_STREAMS];                    // by incarnation; changed under own_lock
+    _Atomic uint32_t own_count;                            // the newest one's incarnation + 1
+    pthread_mutex_t own_lock;                              // of these and of the names in `older`
+    uint64_t (*two_zones)(void *user, const char *stream); // NULL: there is no cell
+    void *user;
     struct dedupe *dedupe; // NULL: off
     const struct dedupe_key *key;
     _Atomic bool attached, refusing, stream_failed, window_complete;
-    _Atomic uint64_t told_through; // of all loops
-    _Atomic uint64_t committed[SPOOL_LANES_MAX];
-    _Atomic uint64_t *older; // OLDER_ORIGINS_MAX: through which seq Kafka has that origin; NULL when off
+    _Atomic uint64_t told_through; // position; of all loops
+    struct older_stream *older;    // OLDER_ORIGINS_MAX; NULL when off
     uint32_t loop_count;
     struct ingest_loop loops[];
 };
@@ -142,8 +174,25 @@ bool ingest_add_waiter(const struct intake *intake, struct loop_batch *batch, ui
 void ingest_flush(struct ingest_loop *loop);
 void ingest_tick(struct http_loop *http, void *loop);
 void ingest_on_commit_task(struct http_task *task);
+void ingest_on_zone_task(struct http_task *task);
 void ingest_on_settled_task(struct http_task *task);
 void ingest_loop_free(struct ingest_loop *loop);
+
+// ---- ingest_streams.c
+
+// The next incarnation is written. Under own_lock, or before anybody else is there; `id` lives as long as the spool.
+void ingest_open_stream(struct ingest *ingest, uint32_t incarnation, const char *id);
+// NULL: it has left the ring, or the spool does not know it yet. Any thread.
+struct own_stream *ingest_own_stream(struct ingest *ingest, uint32_t incarnation);
+// Fills peer_synced, and kafka_committed with the least of the lanes (bits). False: the stream has left the ring.
+bool ingest_positions(struct ingest *ingest, uint32_t incarnation, uint32_t lanes, struct ack_positions *out);
+const char *ingest_stream_id(struct ingest *ingest, uint32_t incarnation);
+uint32_t ingest_newest_incarnation(const struct ingest *ingest);
+uint32_t ingest_origin_of(struct ingest *ingest, uint32_t incarnation); // UINT32_MAX: none
+uint32_t ingest_origin_epoch(const struct ingest *ingest, uint32_t origin);
+// Where an original is that is stored as `seq` of the origin's stream. `lanes`: those that its source ever had.
+void ingest_find_original(struct ingest *ingest, enum ack_level level, uint32_t lanes, uint32_t origin, uint64_t seq,
+                          struct ack_original *out);
 
 // ---- ingest_answer.c
 
@@ -213,8 +262,6 @@ void ingest_forget_claims(struct loop_batch *batch, size_t from);
 void ingest_settle_claims(struct loop_batch *batch);
 // Looks at what is not known yet, and says what all of it comes to at the waiter's level.
 enum ack_verdict ingest_decide_originals(const struct waiter *waiter);
-// The least position of the lanes that the source ever had, in Kafka.
-uint64_t ingest_committed(const struct ingest *ingest, uint32_t lanes);
 void ingest_dedupe_trim(struct ingest_loop *loop);
 void ingest_dedupe_free(struct ingest_loop *loop);
 

@@ -3,7 +3,6 @@
 #include "gateway/ingest_internal.h"
 
 #include <semaphore.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +24,10 @@ bool ingest_new(struct ingest **out, const struct ingest_options *options, struc
             return sl_fail(err, SL_E_NO_MEMORY, "ingest");
         }
     }
-    snprintf(ingest->stream, sizeof(ingest->stream), "%s", spool_stream(options->spool));
+    ingest->two_zones = options->two_zones;
+    ingest->user = options->user;
+    pthread_mutex_init(&ingest->own_lock, NULL);
+    ingest_open_stream(ingest, 0, spool_incarnation_id(options->spool, 0));
     const struct config *config = routes_config(options->routes);
     for (uint32_t i = 0; i < ingest->loop_count; i++) {
         struct ingest_loop *loop = &ingest->loops[i];
@@ -33,9 +35,11 @@ bool ingest_new(struct ingest **out, const struct ingest_options *options, struc
         loop->index = i;
         loop->in_flight_tail = &loop->in_flight;
         loop->commit_task.run = ingest_on_commit_task;
+        loop->zone_task.run = ingest_on_zone_task;
         loop->settled_task.run = ingest_on_settled_task;
         for (uint32_t lane = 0; lane < SPOOL_LANES_MAX; lane++)
             loop->lanes[lane].tail = &loop->lanes[lane].first;
+        loop->zones.tail = &loop->zones.first;
         loop->waiting.tail = &loop->waiting.first;
         loop->routes = routes_retain(options->routes);
         loop->parser = json_parser_new(config->limits.event_bytes, config->limits.depth);
@@ -65,6 +69,7 @@ void ingest_free(struct ingest *ingest)
         return;
     for (uint32_t i = 0; i < ingest->loop_count; i++)
         ingest_loop_free(&ingest->loops[i]);
+    pthread_mutex_destroy(&ingest->own_lock);
     free(ingest->older);
     free(ingest);
 }
@@ -122,42 +127,24 @@ void ingest_set_routes(struct ingest *ingest, struct routes *routes)
     visit_loops(ingest, swap_routes, routes);
 }
 
-void ingest_note_committed(struct ingest *ingest, const char *lane_name, uint64_t through)
-{
-    size_t lane = spool_lane_index(ingest->spool, lane_name);
-    if (lane >= SPOOL_LANES_MAX)
-        return;
-    atomic_store_explicit(&ingest->committed[lane], through, memory_order_release);
-    if (!atomic_load_explicit(&ingest->attached, memory_order_acquire))
-        return;
-    for (uint32_t i = 0; i < ingest->loop_count; i++)
-        if (!atomic_exchange(&ingest->loops[i].commit_posted, true))
-            http_loop_post(ingest->loops[i].http, &ingest->loops[i].commit_task);
-}
-
 void ingest_window_complete(struct ingest *ingest)
 {
     atomic_store_explicit(&ingest->window_complete, true, memory_order_release);
 }
 
-// Every batch up to the stream's told_through was told to its loop before that was published, and a loop settles its
-// batches in order: what a loop has not settled yet lies above its own settled_through.
-uint64_t ingest_settled_through(const struct ingest *ingest)
+// Every batch up to told_through was told to its loop before that was published, and a loop settles its batches in
+// order: what a loop has not settled yet lies above its own settled_through.
+void ingest_settled(const struct ingest *ingest, uint32_t *incarnation, uint64_t *through)
 {
-    uint64_t through = atomic_load_explicit(&ingest->told_through, memory_order_acquire);
+    uint64_t position = atomic_load_explicit(&ingest->told_through, memory_order_acquire);
     for (uint32_t i = 0; i < ingest->loop_count; i++) {
         uint64_t told = atomic_load_explicit(&ingest->loops[i].told_through, memory_order_acquire);
         uint64_t settled = atomic_load_explicit(&ingest->loops[i].settled_through, memory_order_acquire);
-        if (settled < told && settled < through)
-            through = settled;
+        if (settled < told && settled < position)
+            position = settled;
     }
-    return through;
-}
-
-void ingest_note_older(struct ingest *ingest, uint32_t origin, uint64_t through)
-{
-    if (origin < OLDER_ORIGINS_MAX)
-        atomic_store_explicit(&ingest->older[origin], through, memory_order_release);
+    *incarnation = (uint32_t)(position >> 48);
+    *through = position & (POSITION_OF(1, 0) - 1);
 }
 
 uint64_t ingest_in_flight(const struct ingest *ingest)

@@ -65,9 +65,8 @@ static void on_spool_failed(void *user, const struct sl_error *err)
 // Drain threads.
 static void on_committed(void *user, const char *stream, const char *lane, uint64_t through)
 {
-    (void)stream; // the current one
     struct gateway *gateway = user;
-    ingest_note_committed(gateway->ingest, lane, through);
+    ingest_note_committed(gateway->ingest, stream, lane, through);
 }
 
 // The key and the memory of the window, if there is one.

@@ -66,6 +66,7 @@ bool window_new(struct window **out, const struct window_options *options, struc
         return false;
     }
     pthread_mutex_init(&window->lock, NULL);
+    pthread_mutex_init(&window->feed_lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -205,10 +206,10 @@ static void tell_older(struct window *window)
     if (count > capacity)
         count = 0; // more than a moment ago: the next time
     char name[SPOOL_STREAM_ID_MAX];
-    for (uint32_t origin = DEDUPE_ORIGIN_OWN + 1; count > 0 && origin < WINDOW_ORIGINS_MAX; origin++) {
+    for (uint32_t origin = DEDUPE_ORIGIN_OWN; count > 0 && origin < WINDOW_ORIGINS_MAX; origin++) {
         if (!dedupe_origin_name(window->dedupe, origin, name, sizeof(name)))
             continue;
-        ingest_note_older(window->ingest, origin, origin_in_kafka(name, streams, count));
+        ingest_note_older(window->ingest, origin, name, origin_in_kafka(name, streams, count));
     }
     free(streams);
 }
@@ -242,12 +243,31 @@ static bool wait_ns(struct window *window, int64_t ns)
 
 // ---- snapshots
 
+uint64_t window_own_covers(struct window *window, uint32_t incarnation)
+{
+    static struct spool_stream_info info; // the window's thread alone
+    if (incarnation == window->own_incarnation)
+        return window->own_through;
+    // One that ended may still grow, by what peers give back: no more than its present end is said.
+    const char *stream = spool_incarnation_id(window->spool, incarnation);
+    return spool_stream_find(window->spool, stream, &info) ? info.end_seq : UINT64_MAX;
+}
+
+uint64_t window_covers(struct window *window, const char *stream)
+{
+    for (size_t i = 0; i < window->known_count; i++)
+        if (strcmp(window->known[i].stream, stream) == 0)
+            return window_fed_through(window, stream, window->known[i].through, true);
+    return window_fed_through(window, stream, 0, false);
+}
+
 static uint64_t snapshot_through(void *user, const char *stream)
 {
     struct window *window = user;
-    if (strcmp(stream, spool_stream(window->spool)) == 0)
-        return window->own_through;
-    return window_known(window, stream)->through;
+    for (uint32_t i = 0; i <= window->own_incarnation; i++)
+        if (strcmp(stream, spool_incarnation_id(window->spool, i)) == 0)
+            return window_own_covers(window, i);
+    return window_covers(window, stream);
 }
 
 static bool snapshot_pause(void *user, int64_t ns)
@@ -277,7 +297,7 @@ static void snapshot(struct window *window, bool last)
         .user = window,
         .bytes_per_second = last ? 0 : SNAPSHOT_BYTES_PER_SECOND,
     };
-    window->own_through = ingest_settled_through(window->ingest);
+    ingest_settled(window->ingest, &window->own_incarnation, &window->own_through);
     bool good = make_directory(window, window->dir, &err) &&
                 dedupe_snapshot_write(window->dedupe, &window->key, &window->storage, window->dir, &how, wall_ns, &err);
     window->next_snapshot_ns = sl_monotonic_ns() + window->snapshot_every_ns;
@@ -308,6 +328,7 @@ static void *run(void *argument)
     pthread_setname_np(pthread_self(), "dedupe");
     if (window_rebuild(window)) {
         window->next_snapshot_ns = sl_monotonic_ns() + window->snapshot_every_ns;
+        window_feed_begin(window);
         tell_older(window);
         atomic_store_explicit(&window->complete, true, memory_order_release);
         ingest_window_complete(window->ingest);
@@ -330,7 +351,7 @@ bool window_start(struct window *window, struct spool *spool, struct ingest *ing
 {
     window->spool = spool;
     window->ingest = ingest;
-    dedupe_own_stream(window->dedupe, spool_stream(spool));
+    dedupe_own_stream(window->dedupe, spool_incarnation_id(spool, 0));
     atomic_store(&window->rebuild_started_ns, sl_monotonic_ns());
     int error = pthread_create(&window->thread, NULL, run, window);
     if (error != 0)
@@ -366,6 +387,8 @@ void window_free(struct window *window)
     dedupe_free(window->dedupe);
     pthread_cond_destroy(&window->wake);
     pthread_mutex_destroy(&window->lock);
+    pthread_mutex_destroy(&window->feed_lock);
+    free(window->fed);
     free(window->known);
     free(window);
 }
@@ -377,6 +400,7 @@ void window_status(struct window *window, struct window_status *out)
         .rebuild_ids = atomic_load(&window->rebuild_ids),
         .rebuild_done_bytes = atomic_load(&window->rebuild_done_bytes),
         .rebuild_bytes = atomic_load(&window->rebuild_bytes),
+        .replica_ids = atomic_load(&window->fed_ids),
     };
     int64_t started_ns = atomic_load(&window->rebuild_started_ns), ended_ns = atomic_load(&window->rebuild_ended_ns);
     if (started_ns != 0)

@@ -33,12 +33,19 @@ void window_stop_begin(struct window *window, bool snapshot);
 void window_stop(struct window *window);
 void window_free(struct window *window); // after window_stop; NULL is allowed
 
+// Records of another node's stream (or of an older one of this node that peers give back) are durable here: `count` of
+// them from first_seq on. Their ids are known from now on, or when the rebuild has ended. Any one thread at a time; in
+// the order of the stream.
+void window_replica(struct window *window, const char *stream, uint64_t first_seq, uint32_t count, const void *body,
+                    size_t length);
+
 struct window_status {
     struct dedupe_figures figures;
     bool complete;                              // the rebuild has ended
     uint64_t rebuild_ids;                       // taken so far, from snapshot and spool
     uint64_t rebuild_done_bytes, rebuild_bytes; // of the ids to be read from the spool
     double rebuild_seconds;                     // so far, or in all
+    uint64_t replica_ids;                       // taken from other nodes' events since then
     int64_t snapshot_wall_ns;                   // of the last one that was written or loaded; 0: none
     char snapshot_error[500];                   // of the last attempt, "" when it went well
     char alarm[300];                            // "" or: the memory is too small, with the arithmetic

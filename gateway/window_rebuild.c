@@ -35,8 +35,9 @@ struct rebuild {
     _Atomic int64_t earliest_ns; // of what was found in the spool
     _Atomic bool other_key;
     struct unit_notes {
-        bool gap;  // ids before it are missing
-        bool done; // nothing of it is missing
+        bool gap;         // ids before it are missing
+        bool done;        // nothing of it is missing
+        uint64_t through; // what was taken of it, or was known before
     } * notes;
 };
 
@@ -59,8 +60,9 @@ static void lower_earliest(struct rebuild *rebuild, int64_t wall_ns)
 struct reading {
     struct rebuild *rebuild;
     uint32_t origin;
-    bool shared; // an origin of several streams: seqs mean nothing
-    bool gap;    // before the next block
+    bool shared;      // an origin of several streams: seqs mean nothing
+    bool gap;         // before the next block
+    uint64_t through; // of the blocks so far
 };
 
 static bool take_block(void *user, const struct spool_ids_unit *unit, const struct spool_ids_block *block)
@@ -72,6 +74,7 @@ static bool take_block(void *user, const struct spool_ids_unit *unit, const stru
         return false;
     // Every id of the block stays as long as its last one: never too short.
     int64_t seen_ns = block->last_received_wall_ns;
+    reading->through = block->first_seq + block->count - 1;
     if (reading->gap)
         raise_covered(reading->rebuild, block->first_received_wall_ns);
     reading->gap = false;
@@ -113,7 +116,8 @@ static void read_unit(struct rebuild *rebuild, size_t index)
     const struct spool_ids_unit *unit = &rebuild->units[index];
     if (unit->last_wall_ns < rebuild->oldest_ns - UNIT_TIME_SLACK_NS) {
         lower_earliest(rebuild, unit->last_wall_ns);
-        rebuild->notes[index].done = true;
+        rebuild->notes[index].done = unit->last_seq != UINT64_MAX;
+        rebuild->notes[index].through = unit->last_seq;
         return;
     }
     bool shared = rebuild->streams > NAMED_STREAMS_MAX;
@@ -122,6 +126,7 @@ static void read_unit(struct rebuild *rebuild, size_t index)
     uint64_t after_seq = window_known(window, unit->stream)->through;
     if (after_seq >= unit->last_seq) {
         rebuild->notes[index].done = true;
+        rebuild->notes[index].through = after_seq;
         return;
     }
     struct spool_ids_result result = {0};
@@ -140,6 +145,7 @@ static void read_unit(struct rebuild *rebuild, size_t index)
         miss_unit(rebuild, unit);
     } else {
         rebuild->notes[index].done = !result.stopped;
+        rebuild->notes[index].through = reading.through > after_seq ? reading.through : after_seq;
     }
 }
 
@@ -185,7 +191,15 @@ static int64_t load_snapshot(struct window *window)
 
 // ---- the spool
 
-// What lies between two units of a stream, or before the first, was let go.
+// A copy of another node's stream begins somewhere: what lies before never was here.
+static bool is_own(const struct window *window, const char *stream)
+{
+    const char *current = spool_incarnation_id(window->spool, 0);
+    size_t node = strcspn(current, ".");
+    return strncmp(stream, current, node + 1) == 0;
+}
+
+// What lies between two units of a stream, or before the first of an own one, was let go.
 static void find_gaps(struct rebuild *rebuild)
 {
     for (size_t i = 0; i < rebuild->count; i++) {
@@ -195,8 +209,9 @@ static void find_gaps(struct rebuild *rebuild)
         uint64_t known = window_known(rebuild->window, unit->stream)->through;
         if (same && before->last_seq != UINT64_MAX && before->last_seq > known)
             known = before->last_seq;
-        rebuild->notes[i].gap =
-            unit->first_seq > known && unit->first_seq - known > 1 && !(same && before->last_seq == UINT64_MAX);
+        rebuild->notes[i].gap = unit->first_seq > known && unit->first_seq - known > 1 &&
+                                !(same && before->last_seq == UINT64_MAX) &&
+                                (same || is_own(rebuild->window, unit->stream));
         rebuild->streams += !same;
         atomic_fetch_add(&rebuild->window->rebuild_bytes, unit->bytes);
     }
@@ -213,16 +228,20 @@ static void read_units(struct rebuild *rebuild)
         pthread_join(threads[i], NULL);
 }
 
-// A stream of which nothing is missing is known to its end: it grows no more.
+// A stream of which nothing is missing is known to its present end; copies grow, and own streams may be given back a
+// tail.
 static void note_known(struct rebuild *rebuild)
 {
     for (size_t i = 0; i < rebuild->count;) {
         const char *stream = rebuild->units[i].stream;
         bool whole = rebuild->streams <= NAMED_STREAMS_MAX;
-        for (; i < rebuild->count && strcmp(rebuild->units[i].stream, stream) == 0; i++)
+        uint64_t through = 0;
+        for (; i < rebuild->count && strcmp(rebuild->units[i].stream, stream) == 0; i++) {
             whole = whole && rebuild->notes[i].done;
-        if (whole)
-            window_known(rebuild->window, stream)->through = UINT64_MAX;
+            through = rebuild->notes[i].through > through ? rebuild->notes[i].through : through;
+        }
+        if (whole && through > window_known(rebuild->window, stream)->through)
+            window_known(rebuild->window, stream)->through = through;
     }
 }
 
@@ -283,10 +302,19 @@ bool window_rebuild(struct window *window)
     return true;
 }
 
+static void release(struct window *window, const char *stream, uint64_t through)
+{
+    if (through > 0)
+        spool_ids_release(window->spool, stream, through);
+}
+
 void window_release_ids(struct window *window)
 {
+    char fed[SPOOL_STREAM_ID_MAX];
     for (size_t i = 0; i < window->known_count; i++)
-        if (window->known[i].through > 0)
-            spool_ids_release(window->spool, window->known[i].stream, window->known[i].through);
-    spool_ids_release(window->spool, spool_stream(window->spool), window->own_through);
+        release(window, window->known[i].stream, window_covers(window, window->known[i].stream));
+    for (size_t i = 0; window_fed_name(window, i, fed); i++)
+        release(window, fed, window_covers(window, fed));
+    for (uint32_t i = 0; i <= window->own_incarnation; i++)
+        release(window, spool_incarnation_id(window->spool, i), window_own_covers(window, i));
 }

@@ -43,6 +43,8 @@ static void open_world(struct world *world)
     world->ingest->dedupe = world->dedupe;
     world->ingest->key = &world->key;
     world->ingest->older = calloc(OLDER_ORIGINS_MAX, sizeof(*world->ingest->older));
+    pthread_mutex_init(&world->ingest->own_lock, NULL);
+    ingest_open_stream(world->ingest, 0, "gw.1-00000001");
     world->ingest->loop_count = 1;
     struct ingest_loop *loop = &world->ingest->loops[0];
     loop->ingest = world->ingest;
@@ -80,6 +82,7 @@ static void close_world(struct world *world)
     struct ingest_loop *loop = &world->ingest->loops[0];
     json_parser_free(loop->parser);
     ingest_dedupe_free(loop);
+    pthread_mutex_destroy(&world->ingest->own_lock);
     free(world->ingest->older);
     free(world->ingest);
     dedupe_free(world->dedupe);
@@ -230,27 +233,87 @@ static void test_level_kafka(void **state)
     end_batch(&world, true);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
     assert_int_equal(again.waiter.originals->own_through, 41);
-    atomic_store(&world.ingest->committed[0], 40);
+    atomic_store(&world.ingest->own[0].committed[0], 40);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
     // A lane that the source had before counts as well: the original may have gone there.
     again.waiter.lanes_ever = 1 | 1 << 3;
-    atomic_store(&world.ingest->committed[0], 41);
+    atomic_store(&world.ingest->own[0].committed[0], 41);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
-    atomic_store(&world.ingest->committed[3], 50);
+    atomic_store(&world.ingest->own[0].committed[3], 50);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_GIVE);
     free(again.waiter.originals);
 
-    uint32_t origin = dedupe_origin(world.dedupe, "older");
+    uint32_t origin = ingest_name_origin(world.ingest, "gw.0-00000001");
     struct dedupe_id id = dedupe_id_of(&world.key, DEDUPE_EVENT, sl_span_of("s"), sl_span_of("c"));
     dedupe_insert(world.dedupe, &id, dedupe_payload_hash(&world.key, sl_span_of("{\"id\":\"c\"}")), sl_wall_ns(),
                   origin, 900);
     take(&world, &again, "{\"id\":\"c\"}\n");
     assert_int_equal(again.waiter.stored, 0);
-    atomic_store(&world.ingest->committed[0], 1000); // of another stream: says nothing
+    atomic_store(&world.ingest->own[0].committed[0], 1000); // of another stream: says nothing
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
-    atomic_store(&world.ingest->older[origin], 899);
+    ingest_note_older(world.ingest, origin, "gw.0-00000001", 899);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
-    atomic_store(&world.ingest->older[origin], 900);
+    ingest_note_older(world.ingest, origin, "gw.0-00000001", 900);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_GIVE);
+    free(again.waiter.originals);
+    close_world(&world);
+}
+
+// Stored here, it is given when another zone has it or Kafka; and a stream that was sealed meanwhile keeps its own
+// positions.
+static void test_level_az2(void **state)
+{
+    (void)state;
+    struct world world;
+    struct request again;
+    open_world(&world);
+    world.source.ack = ACK_AZ2;
+    expect_taken(&world, "{\"id\":\"a\"}\n{\"id\":\"b\"}\n", 2, 0, 0);
+    end_batch(&world, true);
+    take(&world, &again, "{\"id\":\"b\"}\n");
+    ingest_note_peer(world.ingest, 0, 1);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
+    // The stream is sealed; of the new one other zones have everything.
+    ingest_open_stream(world.ingest, 1, "gw.2-00000002");
+    world.batch.spool.incarnation = 1;
+    world.next_seq = 1;
+    expect_taken(&world, "{\"id\":\"c\"}\n{\"id\":\"d\"}\n", 2, 0, 0);
+    end_batch(&world, true);
+    ingest_note_peer(world.ingest, 1, 2);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
+    atomic_store(&world.ingest->own[0].committed[0], 2);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_GIVE);
+    free(again.waiter.originals);
+    take(&world, &again, "{\"id\":\"d\"}\n{\"id\":\"b\"}\n");
+    assert_int_equal(again.waiter.stored, 0);
+    assert_null(again.waiter.originals);
+    atomic_store(&world.ingest->own[0].committed[0], 1);
+    take(&world, &again, "{\"id\":\"b\"}\n{\"id\":\"d\"}\n");
+    assert_int_equal(again.waiter.originals->count, 1); // of the old stream
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
+    ingest_note_peer(world.ingest, 0, 2);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_GIVE);
+    free(again.waiter.originals);
+    close_world(&world);
+}
+
+// Claimed in one stream, and stored in the next one because the old one was sealed in between.
+static void test_a_pending_original_moves_to_the_next_stream(void **state)
+{
+    (void)state;
+    struct world world;
+    struct request again;
+    open_world(&world);
+    world.source.ack = ACK_AZ2;
+    ingest_note_peer(world.ingest, 0, 100);
+    expect_taken(&world, "{\"id\":\"a\"}\n", 1, 0, 0);
+    take(&world, &again, "{\"id\":\"a\"}\n");
+    ingest_open_stream(world.ingest, 1, "gw.2-00000002");
+    world.batch.spool.incarnation = 1;
+    end_batch(&world, true);
+    assert_int_equal(ingest_decide_originals(&again.waiter), ACK_WAIT);
+    assert_int_equal(again.waiter.originals->own_through, 0);
+    ingest_note_peer(world.ingest, 1, 1);
     assert_int_equal(ingest_decide_originals(&again.waiter), ACK_GIVE);
     free(again.waiter.originals);
     close_world(&world);
@@ -437,6 +500,8 @@ int main(void)
         cmocka_unit_test(test_a_failed_batch_is_forgotten),
         cmocka_unit_test(test_a_duplicate_gets_its_originals_fate),
         cmocka_unit_test(test_level_kafka),
+        cmocka_unit_test(test_level_az2),
+        cmocka_unit_test(test_a_pending_original_moves_to_the_next_stream),
         cmocka_unit_test(test_a_rejected_conflict_leaves_nothing),
         cmocka_unit_test(test_a_quarantined_conflict_is_stored_once),
         cmocka_unit_test(test_business_keys),
