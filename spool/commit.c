@@ -63,17 +63,42 @@ static void fail_waiting(struct spool *spool)
     }
 }
 
+static void set_failed(struct spool *spool, const struct sl_error *err)
+{
+    pthread_mutex_lock(&spool->queue_mutex); // behind it, no batch is taken any more
+    if (!atomic_load(&spool->failed))
+        spool->failure = *err;
+    atomic_store(&spool->failed, true);
+    pthread_cond_broadcast(&spool->writer_answered);
+    pthread_mutex_unlock(&spool->queue_mutex);
+}
+
+// Behind fail_waiting; once.
+static void tell_failure(struct spool *spool)
+{
+    if (spool->writer.failure_told || spool->on_failed == NULL)
+        return;
+    spool->writer.failure_told = true;
+    pthread_mutex_lock(&spool->queue_mutex);
+    struct sl_error failure = spool->failure;
+    pthread_mutex_unlock(&spool->queue_mutex);
+    spool->on_failed(spool->user, &failure);
+}
+
 static void fail_stream(struct spool *spool, const struct sl_error *err)
 {
     sl_logf(SL_ERROR, "spool", "the stream has failed: nothing is acknowledged any more",
             SL_STR("stream", spool->current->id), SL_STR("error", err->text));
-    pthread_mutex_lock(&spool->queue_mutex); // behind it, no batch is taken any more
-    atomic_store(&spool->failed, true);
-    pthread_cond_broadcast(&spool->writer_answered);
-    pthread_mutex_unlock(&spool->queue_mutex);
+    set_failed(spool, err);
+    replica_kick(spool);
     fail_waiting(spool);
-    if (spool->on_failed != NULL)
-        spool->on_failed(spool->user, err);
+    tell_failure(spool);
+}
+
+void writer_fail(struct spool *spool, const struct sl_error *err)
+{
+    set_failed(spool, err);
+    writer_kick(spool);
 }
 
 // ---- segments
@@ -84,7 +109,7 @@ static void publish_rooms(struct spool *spool)
 }
 
 // With spool->mutex.
-static void wake_readers(struct spool *spool)
+void wake_readers(struct spool *spool)
 {
     spool->publications++;
     if (spool->readers_waiting > 0)
@@ -345,6 +370,7 @@ static enum step writer_step(struct spool *spool)
     take_queue(spool);
     if (atomic_load(&spool->failed)) {
         fail_waiting(spool);
+        tell_failure(spool);
         return closing ? finish(spool) : STEP_IDLE;
     }
     enum step step = STEP_IDLE;

@@ -27,6 +27,12 @@ uint64_t stream_pending_events(const struct stream *stream)
         pending += subtract(stream->lanes[i].appended, stream->lanes[i].committed_records);
         committed += stream->lanes[i].committed_records;
     }
+    if (stream_is_copy(stream)) // what is not trimmed
+        return subtract(stream->end_seq + 1, stream->base_seq);
+    if (stream->uncounted) { // every lane from the first that is pending in any
+        uint64_t first = stream_first_pending(stream);
+        return first == UINT64_MAX ? 0 : subtract(stream->end_seq + 1, first);
+    }
     return stream->written ? pending : subtract(subtract(stream->end_seq, damaged_records(stream)), committed);
 }
 
@@ -42,7 +48,7 @@ uint64_t stream_first_pending(const struct stream *stream)
         if (behind && lane->committed + 1 < first)
             first = lane->committed + 1;
     }
-    return first;
+    return first < stream->base_seq ? stream->base_seq : first;
 }
 
 static uint64_t last_seq_of(const struct stream *stream, size_t index)
@@ -108,7 +114,8 @@ static void raise_error(struct spool *spool, uint64_t a, uint64_t b)
 static void check_older(struct spool *spool, const struct stream *stream)
 {
     uint64_t committed = 0;
-    if (!stream->scanned || stream->lane_count == 0)
+    // What others produced of a copy nobody here has counted.
+    if (!stream->scanned || stream->lane_count == 0 || stream_is_copy(stream) || stream->uncounted)
         return;
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         if (stream->lanes[i].committed < stream->end_seq)
@@ -137,23 +144,28 @@ void spool_figures(struct spool *spool, struct spool_figures *out)
         int64_t oldest;
         if (stream->gone)
             continue;
-        out->pending_bytes += stream_pending_bytes(stream, &oldest);
-        out->pending_events += stream_pending_events(stream);
+        bool copy = stream_is_copy(stream);
+        *(copy ? &out->copies_bytes : &out->pending_bytes) += stream_pending_bytes(stream, &oldest);
+        *(copy ? &out->copies_events : &out->pending_events) += stream_pending_events(stream);
         out->damaged_events += damaged_records(stream);
         out->segments += stream->segment_count;
+        if (copy)
+            continue;
         if (oldest != 0 && (out->oldest_pending_wall_ns == 0 || oldest < out->oldest_pending_wall_ns))
             out->oldest_pending_wall_ns = oldest;
     }
     double growth = spool->growth_bytes_per_s;
     pthread_mutex_unlock(&spool->mutex);
     if (growth > 1.0)
-        out->seconds_to_full = (double)subtract(spool->max_bytes, out->pending_bytes) / growth;
+        out->seconds_to_full = (double)subtract(spool->max_bytes, out->pending_bytes + out->copies_bytes) / growth;
     out->appended_events = atomic_load_explicit(&spool->appended_events, memory_order_relaxed);
     out->committed_events = atomic_load_explicit(&spool->committed_events, memory_order_relaxed);
     out->refused_records = atomic_load_explicit(&spool->refused_records, memory_order_relaxed);
     out->conservation_error = atomic_load_explicit(&spool->conservation_error, memory_order_relaxed);
     out->failed = atomic_load(&spool->failed);
     out->no_space = atomic_load(&spool->no_space);
+    out->copied_events = atomic_load_explicit(&spool->copied_events, memory_order_relaxed);
+    out->copies_waiting = atomic_load_explicit(&spool->copies_waiting, memory_order_relaxed);
 }
 
 void stream_info(const struct stream *stream, struct spool_stream_info *out)

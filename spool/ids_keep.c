@@ -206,7 +206,7 @@ static struct segment_header header_for(struct stream *stream, uint64_t first_se
 static bool copy_ids(struct stream *stream, const struct segment *segment, int handle, int64_t now_wall_ns,
                      uint64_t *bytes, struct sl_error *err)
 {
-    struct spool_ids_unit unit = {.first_seq = segment->first_seq};
+    struct spool_ids_unit unit = {.first_seq = segment->first_seq, .last_seq = UINT64_MAX};
     struct spool_ids_result result = {.source = SPOOL_IDS_FRAMES};
     struct ids_writer writer = {.storage = &stream->spool->storage,
                                 .handle = handle,

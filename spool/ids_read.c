@@ -244,13 +244,23 @@ static bool give_place(struct reading *reading, const struct place *place, bool 
     return true;
 }
 
+// Of a segment without a seal: where it ends by itself. One that grows: where it ended when it was listed.
+static uint64_t end_of(const struct reading *reading)
+{
+    struct stream *stream = reading->stream;
+    pthread_mutex_lock(&stream->spool->mutex);
+    bool growing = stream->growing;
+    pthread_mutex_unlock(&stream->spool->mutex);
+    return growing && reading->unit->last_seq < UINT64_MAX ? reading->unit->last_seq + 1 : UINT64_MAX;
+}
+
 static bool from_frames(struct reading *reading, struct sl_error *err)
 {
     uint64_t last = find_last(reading);
     if (last == 0) {
         if (reading->kept)
             report(reading, 0, reading->unit->first_seq);
-        return reading->kept || from_records(reading, UINT64_MAX, err);
+        return reading->kept || from_records(reading, end_of(reading), err);
     }
     if (!find_places(reading, last, err))
         return false;

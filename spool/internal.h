@@ -62,6 +62,7 @@ struct segment {
     int64_t last_wall_ns; // of its last frame; of the file while nobody has looked
     bool closed;          // the stream goes on in another segment, or has ended: nothing is written here any more
     bool damaged;         // never deleted
+    bool grown;           // by the replica thread of this process
     struct index_entry *index;
     size_t index_count, index_capacity;
 };
@@ -109,8 +110,13 @@ struct stream {
     uint32_t incarnation; // written: of the process, from 0; constant
     bool scanned;         // end_seq is known; not set while it is written
     bool gone;            // its directory was deleted, or held no segment
+    bool growing;         // the replica thread has it: its end moves, its directory stays
+    bool removing;        // the keeper is deleting its directory
+    bool uncounted;       // an own stream that grew when nothing of it was left: what was produced of it is not known
     uint64_t end_seq;
-    uint64_t base_seq;        // everything below was deleted by retention; ≥ 1
+    uint64_t base_seq;        // everything below was deleted or trimmed: it is in Kafka; ≥ 1
+    uint32_t chain;           // header CRC of its last frame, for the segment in which it grows; 0: not known
+    uint64_t guard;           // of its marks, when they were put by this process
     struct segment *segments; // by first_seq
     size_t segment_count, segment_capacity;
     struct ids_file *ids; // by first_seq
@@ -163,11 +169,13 @@ struct writer { // writer thread only, but for what says otherwise
     struct iovec parts[FRAME_PARTS_MAX + 2];
     bool finished;
     bool gave_up; // at the end, on batches for which there was no space
+    bool failure_told;
 };
 
 struct keeper { // keeper thread only
     struct preparer preparer;
     int64_t next_prepare_ns; // not before: after a failure
+    int64_t next_copy_ns;    // the same for what copies need
     int64_t next_fill_ns;    // not before: to leave the disk to the writer
     bool ballast;            // is there
     bool large_frames;       // in the last second: then zeroing ahead is not worth its bytes
@@ -211,8 +219,10 @@ struct spool {
     struct ready_segment ready[READY_MAX]; // mutex
     size_t ready_count;                    // mutex
     uint64_t
-        wanted_bytes;    // mutex; of a body: the writer stands still for a segment with that much room; 0 = it does not
-    uint64_t file_bytes; // mutex; everything in dir
+        wanted_bytes; // mutex; of a body: the writer stands still for a segment with that much room; 0 = it does not
+    uint64_t copy_wanted_bytes; // mutex; the same for the replica thread
+    unsigned streams_growing;   // mutex
+    uint64_t file_bytes;        // mutex; everything in dir
 
     _Atomic uint64_t synced_seq;
     _Atomic uint64_t queued_bytes;  // submitted, not told yet
@@ -220,7 +230,7 @@ struct spool {
     _Atomic uint64_t room_current;  // for bodies, in the segment being written
     _Atomic uint64_t room_ready;    // and in the ready ones, all and the largest
     _Atomic uint64_t room_ready_largest;
-    _Atomic uint64_t appended_events, committed_events, refused_records, conservation_error;
+    _Atomic uint64_t appended_events, committed_events, copied_events, refused_records, conservation_error;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
 
     struct histogram sync_ns, commit_events;
@@ -231,6 +241,11 @@ struct spool {
 
     struct writer writer;
     struct keeper keeper;
+    struct replicas *replicas;
+    pthread_mutex_t progress_mutex; // over the replacement of a progress file; before spool->mutex
+    pthread_mutex_t marks_mutex;    // over all calls for <dir>/marks
+    bool marks_there;               // marks_mutex; the directory is, durably
+    struct sl_error failure;        // queue_mutex; the first one, when `failed`
     pthread_t writer_thread, keeper_thread;
     uint32_t prepared;
     int lock_handle;
@@ -242,6 +257,7 @@ struct spool {
     bool keeper_kicked;          // mutex
     bool keeper_stop;            // mutex
     _Atomic bool failed, stopping, no_space;
+    _Atomic bool copies_waiting, copies_no_space; // copies stand still; the keeper cannot make a segment for them
 };
 
 int64_t spool_wall_ns(const struct spool *spool);
@@ -259,6 +275,8 @@ bool spool_read_file(const struct storage *storage, const char *dir, const char 
 bool streams_discover(struct spool *spool, struct sl_error *err) SL_MUST_USE;
 // Increments the durable counter, beyond any stream that is there. One call at a time.
 bool streams_next_counter(struct spool *spool, uint64_t *out, struct sl_error *err) SL_MUST_USE;
+// "<node>.<counter>-<8 hex>"; the node has no dot.
+bool stream_parse_id(const char *id, char node[SPOOL_NAME_MAX + 1], uint64_t *counter);
 struct stream *stream_new(struct spool *spool, const char *id);
 void stream_free(struct stream *stream);
 // The next one in the list, the first one behind NULL; NULL behind the last. Streams are added while the spool is open,
@@ -266,6 +284,10 @@ void stream_free(struct stream *stream);
 struct stream *stream_after(struct spool *spool, struct stream *stream);
 // With spool->mutex.
 struct stream *stream_find(struct spool *spool, const char *id);
+struct stream *stream_find_any(struct spool *spool, const char *id); // also one that is gone
+void streams_insert(struct spool *spool, struct stream *stream);     // by counter, before the one that is written
+bool stream_is_copy(const struct stream *stream);                    // another node wrote it
+void stream_add_lane(struct stream *stream, const char *name);       // unless it is there, or there are too many
 struct segment *stream_add_segment(struct stream *stream, uint64_t first_seq, uint64_t file_bytes); // at the end
 void stream_remove_segment(struct stream *stream, size_t index);
 // The last segment with first_seq ≤ seq; NULL when there is none.
@@ -319,6 +341,16 @@ bool incarnation_begin(struct spool *spool, struct stream *stream, struct ready_
 // by incarnation_taken.
 struct stream *incarnation_take(struct spool *spool, struct ready_segment *ready);
 void incarnation_taken(struct spool *spool, bool changed);
+
+// Another thread met an error that is the end of the spool. The writer tells everybody. Without locks.
+void writer_fail(struct spool *spool, const struct sl_error *err);
+void wake_readers(struct spool *spool); // something was published. With spool->mutex
+
+// replica.c
+bool replica_new(struct spool *spool) SL_MUST_USE; // false: out of memory
+void replica_kick(struct spool *spool);            // there may be room. Without spool->mutex
+void replica_stop(struct spool *spool);            // writes and seals what it can, tells the rest
+void replica_free(struct spool *spool);
 
 // Makes the writer look again: a batch, a lane, a segment, the end. Without spool->mutex.
 void writer_kick(struct spool *spool);

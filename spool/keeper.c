@@ -1,12 +1,14 @@
 // The keeper: everything that may take its time. One small piece a step, the most urgent first:
 //   1. a segment for a writer that stands still (handed over as soon as it is allocated)
-//   2. segments ahead of need, zeroed chunk by chunk, with pauses as long as the work so that the writer's syncs keep
-//   the disk
-//   3. the first walk over older streams
-//   4. once a second: progress and damage to disk, retention, growth
+//   2. the same for a copy of another node's stream that stands still, small
+//   3. segments ahead of need, one more while copies grow, zeroed chunk by chunk, with pauses as long as the work so
+//   that the writer's syncs keep the disk
+//   4. the first walk over older streams
+//   5. once a second: progress and damage to disk, retention, growth
 //
 // No space: only the preparer meets it. spool_admit refuses from then on what might not fit any more; the keeper tries
-// again every second, and at once when something was deleted.
+// again every second, and at once when something was deleted. Copies stop a segment earlier: the last one is for the
+// own stream.
 #include "spool/internal.h"
 
 #include "base/clock.h"
@@ -64,19 +66,38 @@ static void keep_away(struct spool *spool, const char *why)
     spool->keeper.next_prepare_ns = spool_monotonic_ns(spool) + SL_NS_PER_S;
 }
 
-// Bytes of the next segment, 0 when none is needed.
-static uint64_t size_needed(struct spool *spool, bool *urgent)
+struct need {
+    uint64_t size_bytes; // 0: none
+    bool urgent;         // somebody stands still for it
+    bool for_copies;     // the own stream has what it needs
+};
+
+// A body larger than a segment gets one of its own size.
+static uint64_t size_for(uint64_t body_bytes, uint64_t usual)
 {
+    uint64_t own = frame_size((uint32_t)body_bytes) + 2 * (uint64_t)SPOOL_BLOCK;
+    return own > usual ? own : usual;
+}
+
+static struct need find_need(struct spool *spool)
+{
+    struct need need = {0};
+    uint64_t quick = spool->segment_bytes < QUICK_SEGMENT_BYTES ? spool->segment_bytes : QUICK_SEGMENT_BYTES;
+    bool copies_wait = spool->keeper.next_copy_ns > spool_monotonic_ns(spool);
+    bool no_space = atomic_load(&spool->no_space); // that there is some again only a whole segment shows
     pthread_mutex_lock(&spool->mutex);
-    uint64_t wanted = spool->wanted_bytes;
-    *urgent = wanted > 0 && ready_fitting(spool, wanted) == SIZE_MAX;
-    bool ahead = spool->ready_count < spool->prepared;
+    uint64_t wanted = spool->wanted_bytes, copy = spool->copy_wanted_bytes;
+    if (wanted > 0 && ready_fitting(spool, wanted) == SIZE_MAX)
+        need = (struct need){.size_bytes = size_for(wanted, spool->segment_bytes), .urgent = true};
+    else if (copy > 0 && !copies_wait && (no_space || spool->ready_count < 2 || ready_fitting(spool, copy) == SIZE_MAX))
+        need = (struct need){
+            .size_bytes = size_for(copy, no_space ? spool->segment_bytes : quick), .urgent = true, .for_copies = true};
+    else if (spool->ready_count < spool->prepared)
+        need.size_bytes = spool->segment_bytes;
+    else if (spool->ready_count == spool->prepared && spool->streams_growing > 0 && !copies_wait)
+        need = (struct need){.size_bytes = spool->segment_bytes, .for_copies = true};
     pthread_mutex_unlock(&spool->mutex);
-    if (!*urgent)
-        return ahead ? spool->segment_bytes : 0;
-    // A batch larger than a segment gets one of its own size.
-    uint64_t own = frame_size((uint32_t)wanted) + 2 * (uint64_t)SPOOL_BLOCK;
-    return own > spool->segment_bytes ? own : spool->segment_bytes;
+    return need;
 }
 
 static uint64_t budget_left(struct spool *spool)
@@ -94,22 +115,39 @@ static void account(struct spool *spool, uint64_t bytes, bool more)
     pthread_mutex_unlock(&spool->mutex);
 }
 
-static void begin(struct spool *spool, uint64_t size_bytes)
+static void no_room(struct spool *spool, const struct need *need, const char *why)
+{
+    if (!need->for_copies) {
+        keep_away(spool, why);
+        return;
+    }
+    spool->keeper.next_copy_ns = spool_monotonic_ns(spool) + SL_NS_PER_S;
+    if (!atomic_exchange(&spool->copies_no_space, true))
+        sl_logf(SL_WARN, "spool",
+                "no space for copies of other nodes' streams: they stand still when theirs is used up",
+                SL_STR("reason", why));
+}
+
+static bool begin(struct spool *spool, const struct need *need)
 {
     struct preparer *preparer = &spool->keeper.preparer;
-    while (budget_left(spool) < size_bytes)
+    uint64_t size_bytes = need->size_bytes;
+    while (budget_left(spool) < size_bytes + (need->for_copies ? spool->segment_bytes : 0))
         if (!retain_step(spool, true)) {
-            keep_away(spool, "spool.max");
-            return;
+            no_room(spool, need, "spool.max");
+            return false;
         }
     struct sl_error err;
     while (!preparer_begin(preparer, size_bytes, &err))
         if (err.code != SL_E_NO_SPACE || !retain_step(spool, true)) {
-            keep_away(spool, err.text);
-            return;
+            no_room(spool, need, err.text);
+            return false;
         }
     account(spool, size_bytes, true);
     set_no_space(spool, false, NULL);
+    if (need->for_copies && atomic_exchange(&spool->copies_no_space, false))
+        sl_log(SL_INFO, "spool", "space for copies of other nodes' streams again");
+    return true;
 }
 
 static void hand_over(struct spool *spool)
@@ -129,6 +167,7 @@ static void hand_over(struct spool *spool)
     figures_room(spool);
     pthread_mutex_unlock(&spool->mutex);
     writer_kick(spool);
+    replica_kick(spool);
 }
 
 static void fill(struct spool *spool)
@@ -168,23 +207,24 @@ static bool ready_is_full(struct spool *spool)
 static bool prepare_step(struct spool *spool, int64_t *pause_ns)
 {
     struct keeper *keeper = &spool->keeper;
-    bool urgent;
-    uint64_t size_bytes = size_needed(spool, &urgent);
+    struct need need = find_need(spool);
+    bool urgent = need.urgent;
     int64_t now = spool_monotonic_ns(spool);
-    if (!keeper->preparer.active && (size_bytes == 0 || ready_is_full(spool)))
+    if (!keeper->preparer.active && (need.size_bytes == 0 || ready_is_full(spool)))
         return false;
     int64_t next_ns = keeper->preparer.active ? keeper->next_fill_ns : keeper->next_prepare_ns;
     if (next_ns > now && !(keeper->preparer.active && urgent)) {
         *pause_ns = next_ns - now < *pause_ns ? next_ns - now : *pause_ns;
         return false;
     }
+    bool begun = true;
     if (!keeper->preparer.active)
-        begin(spool, size_bytes);
+        begun = begin(spool, &need);
     else if (urgent || keeper->large_frames)
         hand_over(spool); // what is not zeroed yet is slower to write, not wrong
     else
         fill(spool);
-    if (keeper->next_prepare_ns > now) // there was no space
+    if (!begun || keeper->next_prepare_ns > now) // there was no space
         return false;
     int64_t after = spool_monotonic_ns(spool);
     // Without threads nobody else is at the disk.

@@ -135,6 +135,7 @@ bool progress_store(struct stream *stream, struct sl_error *err)
     struct text text;
     if (!text_begin(&text, err))
         return false;
+    pthread_mutex_lock(&spool->progress_mutex); // keeper and replica thread
     pthread_mutex_lock(&spool->mutex);
     fprintf(text.out, "sluice-progress 1\nbase %" PRIu64 "\n", stream->base_seq);
     for (uint32_t i = 0; i < stream->lane_count; i++) {
@@ -144,6 +145,7 @@ bool progress_store(struct stream *stream, struct sl_error *err)
     stream->progress_dirty = false;
     pthread_mutex_unlock(&spool->mutex);
     bool stored = text_store(&text, stream, "progress", err);
+    pthread_mutex_unlock(&spool->progress_mutex);
     if (!stored) {
         pthread_mutex_lock(&spool->mutex);
         stream->progress_dirty = true;
@@ -225,8 +227,10 @@ static bool remember(struct stream *stream, const struct spool_damage *damage)
 {
     for (size_t i = 0; i < stream->damage_count; i++) {
         const struct spool_damage *known = &stream->damages[i];
-        if (known->first_seq == damage->first_seq && known->offset == damage->offset &&
-            strcmp(known->file, damage->file) == 0 && strcmp(known->verdict, damage->verdict) == 0)
+        bool here = known->first_seq == damage->first_seq && known->offset == damage->offset &&
+                    strcmp(known->file, damage->file) == 0;
+        // The end of a stream that goes on behind it has another verdict from then on.
+        if (here && (strcmp(known->verdict, damage->verdict) == 0 || known->last_seq == damage->last_seq))
             return false;
     }
     struct spool_damage *damages = realloc(stream->damages, (stream->damage_count + 1) * sizeof(*damages));

@@ -1,4 +1,4 @@
-// Readers: the scanner with bodies, bounded by what the writer has published when the stream is the current one.
+// Readers: the scanner with bodies, bounded by what was published when the stream is the current one, or grows.
 #include "spool/internal.h"
 
 #include "base/clock.h"
@@ -12,7 +12,8 @@ struct spool_reader {
     struct stream *stream;
     struct scanner scanner;
     uint64_t from_seq;
-    bool woken; // spool->mutex
+    uint64_t resumed_end; // of the stream, when the reader last went on behind its end
+    bool woken;           // spool->mutex
 };
 
 bool spool_reader_open(struct spool_reader **out, struct spool *spool, const char *stream_id, uint64_t from_seq,
@@ -116,6 +117,22 @@ static struct timespec deadline_after(int64_t timeout_ns)
     return until;
 }
 
+enum behind { NOTHING_COMES, MORE_CAME, MORE_MAY_COME };
+
+// An older stream was read to its end. It may have grown since, or be growing. *seq: where to go on.
+static enum behind look_behind_end(struct spool_reader *reader, uint64_t *seq)
+{
+    const struct stream *stream = reader->stream;
+    pthread_mutex_lock(&reader->spool->mutex);
+    *seq = reader->scanner.expected > stream->base_seq ? reader->scanner.expected : stream->base_seq;
+    bool more = stream->scanned && stream->end_seq >= *seq && stream->end_seq > reader->resumed_end;
+    if (more)
+        reader->resumed_end = stream->end_seq;
+    bool growing = stream->growing;
+    pthread_mutex_unlock(&reader->spool->mutex);
+    return more ? MORE_CAME : growing ? MORE_MAY_COME : NOTHING_COMES;
+}
+
 enum spool_read spool_reader_next(struct spool_reader *reader, int64_t timeout_ns, struct spool_frame **frame,
                                   struct spool_damage *damage, struct sl_error *err)
 {
@@ -123,6 +140,7 @@ enum spool_read spool_reader_next(struct spool_reader *reader, int64_t timeout_n
     for (;;) {
         uint64_t seen = publications(reader->spool);
         struct scan_event event;
+        uint64_t resume;
         switch (scanner_next(&reader->scanner, &event, err)) {
         case SCAN_FRAME:
             if (event.last_seq < reader->from_seq) {
@@ -140,7 +158,19 @@ enum spool_read spool_reader_next(struct spool_reader *reader, int64_t timeout_n
                 return SPOOL_READ_WAIT;
             break;
         case SCAN_END:
-            return SPOOL_READ_END;
+            switch (look_behind_end(reader, &resume)) {
+            case NOTHING_COMES:
+                return SPOOL_READ_END;
+            case MORE_CAME:
+                if (!spool_reader_seek(reader, resume, err))
+                    return SPOOL_READ_FAILED;
+                break;
+            case MORE_MAY_COME:
+                if (timeout_ns <= 0 || !wait_published(reader, seen, &until))
+                    return SPOOL_READ_WAIT;
+                break;
+            }
+            break;
         case SCAN_DAMAGE:
             *damage = damage_of(&event);
             damage_report(reader->stream, damage);

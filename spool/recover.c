@@ -12,7 +12,7 @@ enum tri { ANY = 0, YES = 1, NO = 2 };
 struct recover_row {
     const char *name;
     unsigned header, body, order; // masks of facts; 0 = any
-    enum tri cut, zero_sector, rest_zero, later, last_segment, acked, no_record;
+    enum tri cut, zero_sector, rest_zero, later, last_segment, acked, goes_on, no_record;
     enum verdict verdict;
 };
 
@@ -46,6 +46,13 @@ static const struct recover_row recover_table[] = {
      .no_record = YES,
      .verdict = VERDICT_LOST_SEAL},
     {.name = "never written, and later frames are there", .header = NOTHING, .later = YES, .verdict = VERDICT_HOLE},
+    {.name = "the writer was killed here, and a later process went on in the next segment",
+     .header = NOT_FOREIGN,
+     .later = NO,
+     .last_segment = NO,
+     .acked = NO,
+     .goes_on = YES,
+     .verdict = VERDICT_GOES_ON},
     {.name = "no record stood here, as the next segment says",
      .header = NOT_FOREIGN,
      .last_segment = NO,
@@ -126,7 +133,8 @@ static bool row_matches(const struct recover_row *row, const struct facts *facts
            mask_matches(row->order, facts->order) && tri_matches(row->cut, facts->cut) &&
            tri_matches(row->zero_sector, facts->zero_sector) && tri_matches(row->rest_zero, facts->rest_zero) &&
            tri_matches(row->later, facts->later) && tri_matches(row->last_segment, facts->last_segment) &&
-           tri_matches(row->acked, facts->acked) && tri_matches(row->no_record, facts->no_record);
+           tri_matches(row->acked, facts->acked) && tri_matches(row->goes_on, facts->goes_on) &&
+           tri_matches(row->no_record, facts->no_record);
 }
 
 enum verdict recover_classify(const struct facts *facts, size_t *row)

@@ -17,6 +17,7 @@ struct spool_frame;
 #define SPOOL_VERDICTS(X)                                                                                              \
     X(VERDICT_TAKE, "take", false)                          /* a frame in order */                                     \
     X(VERDICT_CLOSED_END, "closed-end", false)              /* the stream was closed on purpose */                     \
+    X(VERDICT_GOES_ON, "goes-on", false)                    /* in the next segment: here its writer was killed */      \
     X(VERDICT_CLEAN_END, "clean-end", false)                /* nothing was ever written from here on */                \
     X(VERDICT_TORN_TAIL, "torn-tail", false)                /* a write that a crash cut short: nobody was told */      \
     X(VERDICT_DAMAGED_TAIL, "damaged-tail", true)           /* completely written last frame that does not verify */   \
@@ -62,6 +63,9 @@ struct facts {
     bool later;            // a frame that verifies follows in this file
     bool last_segment;     // no other file follows
     bool acked;            // a client was told of the expected seq
+    // The next file says that it was begun by a later process behind the frame before this place, or that the stream
+    // began anew with it.
+    bool goes_on;
     // What is found says that no record stood here: a later frame of the file, else the next file, goes on with the
     // expected seq; else the header (OK) says that the frame holds none.
     bool no_record;

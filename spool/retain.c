@@ -31,9 +31,10 @@ uint64_t stream_verified(const struct stream *stream)
 // With spool->mutex: index of a segment that may go, SIZE_MAX: none.
 static size_t deletable(const struct spool *spool, const struct stream *stream, bool space, int64_t now)
 {
-    uint64_t verified = stream_verified(stream);
-    bool empty = !stream->current && stream->scanned && stream->damage_count == 0 && stream->segment_count == 1 &&
-                 stream->end_seq < stream->segments[0].first_seq;
+    bool copy = stream_is_copy(stream);
+    uint64_t verified = copy ? stream->base_seq - 1 : stream_verified(stream);
+    bool empty = !stream->current && !stream->growing && stream->scanned && stream->damage_count == 0 &&
+                 stream->segment_count == 1 && stream->end_seq < stream->segments[0].first_seq;
     for (size_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = &stream->segments[i];
         bool last = i + 1 == stream->segment_count;
@@ -44,7 +45,7 @@ static size_t deletable(const struct spool *spool, const struct stream *stream, 
         uint64_t last_seq = last ? stream->end_seq : stream->segments[i + 1].first_seq - 1;
         if (last_seq > verified && !empty)
             return SIZE_MAX;
-        return space || empty || now - segment->last_wall_ns >= spool->retain_ns ? i : SIZE_MAX;
+        return space || empty || copy || now - segment->last_wall_ns >= spool->retain_ns ? i : SIZE_MAX;
     }
     return SIZE_MAX;
 }
@@ -133,6 +134,7 @@ static bool remove_stream(struct stream *stream)
     spool->storage.ops->list(spool->storage.context, stream->dir, each_leftover, &emptying);
     int rc = spool->storage.ops->rmdir(spool->storage.context, stream->dir);
     pthread_mutex_lock(&spool->mutex);
+    stream->removing = false;
     stream->gone = true; // also when it could not be removed: there is nothing in it; the next start tries again
     pthread_mutex_unlock(&spool->mutex);
     if (rc < 0 && rc != -ENOENT) {
@@ -154,17 +156,18 @@ bool retain_step(struct spool *spool, bool space)
             pthread_mutex_unlock(&spool->mutex);
             continue;
         }
-        bool empty =
-            !stream->current && stream->segment_count == 0 && stream->damage_count == 0 && stream->ids_count == 0;
+        bool busy = spool->keeper.scanned == stream;
+        bool empty = !busy && !stream->current && !stream->growing && stream->segment_count == 0 &&
+                     stream->damage_count == 0 && stream->ids_count == 0;
+        stream->removing = empty; // the replica thread does not begin with it
         size_t index = empty ? SIZE_MAX : deletable(spool, stream, space, now);
         uint64_t first_seq = 0, next_seq = 0;
         if (index != SIZE_MAX) {
             first_seq = stream->segments[index].first_seq;
             next_seq = index + 1 < stream->segment_count ? stream->segments[index + 1].first_seq : stream->end_seq + 1;
         }
-        bool busy = spool->keeper.scanned == stream;
         pthread_mutex_unlock(&spool->mutex);
-        if (empty && !busy)
+        if (empty)
             return remove_stream(stream);
         if (index != SIZE_MAX)
             return keep_ids(stream, first_seq, next_seq - 1, space, now) && delete_segment(stream, first_seq, next_seq);

@@ -244,6 +244,34 @@ static struct spool_frame *look_in_memory(const struct scanner *scanner, struct 
     return frame;
 }
 
+// Does the next file say that a later process began it behind the last good frame before this place? Then its header
+// names that frame, and not a seal. One that names none begins the stream anew: what lies between is below the base.
+static bool look_at_next(struct scanner *scanner, const struct scan_segment *next, bool *goes_on, struct sl_error *err)
+{
+    const struct storage *storage = scanner->storage;
+    char path[SPOOL_PATH_MAX];
+    segment_path(path, scanner->dir, next->first_seq);
+    int handle = storage->ops->open(storage->context, path, STORAGE_READ);
+    if (handle < 0)
+        return sl_fail_errno(err, SL_E_IO, -handle, "open %s", path);
+    uint8_t block[SPOOL_BLOCK];
+    ssize_t got = storage->ops->pread(storage->context, handle, block, sizeof(block), 0);
+    storage->ops->close(storage->context, handle);
+    if (got < 0)
+        return sl_fail_errno(err, SL_E_IO, (int)-got, "read %s", path);
+    struct segment_header header;
+    struct sl_error ignored; // whoever opens it reports it
+    *goes_on = false;
+    if (got != SPOOL_BLOCK || !segment_header_decode(&header, block, &ignored) ||
+        strcmp(header.stream, scanner->stream) != 0 || header.first_seq != next->first_seq)
+        return true;
+    *goes_on = next->first_seq == scanner->expected
+                   ? scanner->chain_known && header.previous_frame_crc == scanner->chain
+                   : next->first_seq > scanner->expected && next->first_seq <= next->base_seq &&
+                         header.previous_frame_crc == 0;
+    return true;
+}
+
 // What only matters when there is no good frame here: what lies behind.
 static bool look_behind(struct scanner *scanner, struct look *look, struct sl_error *err)
 {
@@ -265,6 +293,8 @@ static bool look_behind(struct scanner *scanner, struct look *look, struct sl_er
     struct scan_segment following;
     facts->last_segment = !scanner->source.segment(scanner->source.user, scanner->file.first_seq + 1, &following);
     look->next_first_seq = facts->last_segment ? 0 : following.first_seq;
+    if (!facts->last_segment && !look_at_next(scanner, &following, &facts->goes_on, err))
+        return false;
     facts->no_record = facts->later           ? look->search.header.first_seq == scanner->expected
                        : !facts->last_segment ? look->next_first_seq <= scanner->expected
                                               : facts->header == HEADER_OK && look->header.count == 0;
@@ -321,6 +351,12 @@ static uint64_t claimed_count(const struct scanner *scanner, const struct look *
 static enum scan_result pass_over(struct scanner *scanner, const struct look *look, struct scan_event *event)
 {
     enum verdict verdict = event->verdict;
+    if (verdict == VERDICT_GOES_ON) {
+        bool behind = look->next_first_seq == scanner->expected;
+        next_file(scanner);
+        place(scanner, 0, look->next_first_seq, behind, behind ? scanner->chain : 0);
+        return SCAN_PASSED;
+    }
     if (!verdict_is_damage(verdict)) {
         scanner->ended = true;
         scanner->end = verdict;
@@ -409,7 +445,8 @@ static enum scan_result scan_place(struct scanner *scanner, struct scan_event *e
         if (scanner->unread) {
             step_back(scanner);
             enum scan_result again = scan_place(scanner, event, err); // once: nothing is unread any more
-            return again == SCAN_FRAME || again == SCAN_PASSED ? scan_place(scanner, event, err) : again;
+            bool here = scanner->handle >= 0 && (again == SCAN_FRAME || again == SCAN_PASSED);
+            return here ? scan_place(scanner, event, err) : again;
         }
         if (!look_behind(scanner, &look, err))
             return SCAN_FAILED;

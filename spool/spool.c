@@ -83,6 +83,8 @@ static void init_locks(struct spool *spool)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&spool->queue_mutex, NULL);
     pthread_mutex_init(&spool->mutex, NULL);
+    pthread_mutex_init(&spool->progress_mutex, NULL);
+    pthread_mutex_init(&spool->marks_mutex, NULL);
     pthread_cond_init(&spool->queue_filled, &monotonic);
     pthread_cond_init(&spool->writer_answered, &monotonic);
     pthread_cond_init(&spool->published, &monotonic);
@@ -96,7 +98,9 @@ static struct spool *spool_new(const struct spool_options *options)
     if (spool == NULL)
         return NULL;
     spool->pool = frame_pool_new();
-    if (spool->pool == NULL) {
+    if (spool->pool == NULL || !replica_new(spool)) {
+        if (spool->pool != NULL)
+            frame_pool_release(spool->pool);
         free(spool);
         return NULL;
     }
@@ -131,6 +135,7 @@ static struct spool *spool_new(const struct spool_options *options)
 
 static void spool_free(struct spool *spool)
 {
+    replica_free(spool);
     keeper_release(spool);
     stream_log_release(&spool->writer.log);
     while (spool->streams != NULL) {
@@ -144,6 +149,8 @@ static void spool_free(struct spool *spool)
     frame_pool_release(spool->pool);
     pthread_mutex_destroy(&spool->queue_mutex);
     pthread_mutex_destroy(&spool->mutex);
+    pthread_mutex_destroy(&spool->progress_mutex);
+    pthread_mutex_destroy(&spool->marks_mutex);
     pthread_cond_destroy(&spool->queue_filled);
     pthread_cond_destroy(&spool->writer_answered);
     pthread_cond_destroy(&spool->published);
@@ -205,7 +212,7 @@ static bool open_segments(struct spool *spool, struct sl_error *err)
 {
     if (!preparer_init(&spool->keeper.preparer, &spool->storage, spool->dir, err))
         return false;
-    size_t capacity = spool->prepared > 1 ? spool->prepared : 2;
+    size_t capacity = spool->prepared + 1;
     if (!preparer_adopt(&spool->keeper.preparer, spool->ready, capacity, &spool->ready_count, err))
         return false;
     for (size_t i = 0; i < spool->ready_count; i++)
@@ -322,8 +329,10 @@ bool spool_close(struct spool *spool, struct sl_error *err)
         while (!spool->writer.finished)
             if (!spool_step_writer(spool))
                 keeper_step(spool, &pause_ns);
+        replica_stop(spool);
     } else {
         pthread_join(spool->writer_thread, NULL);
+        replica_stop(spool);
         pthread_mutex_lock(&spool->mutex);
         spool->keeper_stop = true;
         pthread_cond_signal(&spool->keeper_wanted);

@@ -169,8 +169,9 @@ void spool_frame_release(struct spool_frame *frame);
 struct spool_reader; // one thread at a time
 enum spool_read {
     SPOOL_READ_FRAME,   // *frame is the next data frame; the caller releases it
-    SPOOL_READ_WAIT,    // nothing new within the timeout (current stream)
-    SPOOL_READ_END,     // the stream has no more: ended, or an older one read to its verified end
+    SPOOL_READ_WAIT,    // nothing new within the timeout (current stream, or one that grows: spool/replica.h)
+    SPOOL_READ_END,     // the stream has no more: ended, or an older one read to its verified end; should it grow, a
+                        // later call goes on there
     SPOOL_READ_DAMAGED, // *damage names a range that cannot be read; the next call goes on behind it
     SPOOL_READ_FAILED,  // *err; a read error that is not damage (EIO, a lost file): try again later
 };
@@ -215,17 +216,21 @@ bool spool_put_refused(struct spool *spool, const char *stream, uint64_t seq, co
 struct spool_figures {
     uint64_t bytes; // in the directory, prepared segments included
     uint64_t max_bytes;
-    uint64_t pending_bytes;         // unproduced
-    uint64_t pending_events;        // unproduced, all streams
+    uint64_t pending_bytes;         // unproduced, all streams of this node
+    uint64_t pending_events;        // the same
+    uint64_t copies_bytes;          // of copies of other nodes' streams (spool/replica.h), not trimmed yet
+    uint64_t copies_events;         // the same
     int64_t oldest_pending_wall_ns; // when the oldest unproduced frame was written; 0 = nothing pending
     uint64_t appended_events;       // since start, synced
     uint64_t committed_events;      // since start
+    uint64_t copied_events;         // since start: stored by spool_store, synced
     uint64_t refused_records;       // files in refused/
     uint64_t damaged_events;
     uint64_t segments, segments_ready;
     double seconds_to_full; // at the growth of the last minute; INFINITY when not growing
     bool failed;
-    bool no_space; // the preparer cannot make a segment right now
+    bool no_space;       // the preparer cannot make a segment right now
+    bool copies_waiting; // stores stand still for a segment or for space
     // DESIGN.md 1.5, second sum: 0, or the largest difference seen between records appended to a lane and records
     // produced of it when its progress stood at the end of the stream.
     uint64_t conservation_error;

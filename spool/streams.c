@@ -45,6 +45,19 @@ struct stream *stream_find(struct spool *spool, const char *id)
     return NULL;
 }
 
+struct stream *stream_find_any(struct spool *spool, const char *id)
+{
+    for (struct stream *stream = spool->streams; stream != NULL; stream = stream->next)
+        if (strcmp(stream->id, id) == 0)
+            return stream;
+    return NULL;
+}
+
+bool stream_is_copy(const struct stream *stream)
+{
+    return strcmp(stream->node, stream->spool->node) != 0;
+}
+
 struct lane_state *stream_lane(struct stream *stream, const char *lane)
 {
     for (uint32_t i = 0; i < stream->lane_count; i++)
@@ -122,8 +135,7 @@ const struct index_entry *segment_index_find(const struct segment *segment, uint
 
 // ---- discovery
 
-// "<node>.<counter>-<8 hex>"; the node has no dot.
-static bool parse_stream_id(const char *id, char node[SPOOL_NAME_MAX + 1], uint64_t *counter)
+bool stream_parse_id(const char *id, char node[SPOOL_NAME_MAX + 1], uint64_t *counter)
 {
     const char *dot = strchr(id, '.');
     if (strlen(id) >= SPOOL_STREAM_ID_MAX || dot == NULL || dot == id || (size_t)(dot - id) > SPOOL_NAME_MAX)
@@ -204,7 +216,7 @@ static bool read_segment_header(struct stream *stream, size_t index, struct segm
            strcmp(header->stream, stream->id) == 0;
 }
 
-static void add_lane(struct stream *stream, const char *name)
+void stream_add_lane(struct stream *stream, const char *name)
 {
     if (stream_lane(stream, name) != NULL || stream->lane_count == SPOOL_LANES_MAX)
         return;
@@ -222,18 +234,18 @@ static void learn_from_headers(struct stream *stream)
         memcpy(stream->predecessor, header.predecessor, sizeof(stream->predecessor));
         stream->predecessor_seq = header.predecessor_seq;
         for (uint32_t lane = 0; lane < header.lane_count; lane++)
-            add_lane(stream, header.lanes[lane]);
+            stream_add_lane(stream, header.lanes[lane]);
         return;
     }
     // Every header is lost: the lanes of today's configuration are the best guess, records name theirs themselves.
     for (uint32_t lane = 0; lane < stream->spool->lane_count; lane++)
-        add_lane(stream, stream->spool->lanes[lane]);
+        stream_add_lane(stream, stream->spool->lanes[lane]);
 }
 
-static void insert_by_counter(struct spool *spool, struct stream *stream)
+void streams_insert(struct spool *spool, struct stream *stream)
 {
     struct stream **place = &spool->streams;
-    while (*place != NULL && (*place)->counter <= stream->counter)
+    while (*place != NULL && (*place)->counter <= stream->counter && !(*place)->current)
         place = &(*place)->next;
     stream->next = *place;
     *place = stream;
@@ -244,7 +256,7 @@ static bool load_stream(struct spool *spool, const char *id, const char *node, u
     struct stream *stream = stream_new(spool, id);
     memcpy(stream->node, node, strlen(node) + 1);
     stream->counter = counter;
-    insert_by_counter(spool, stream);
+    streams_insert(spool, stream);
     struct file_walk walk = {.spool = spool, .stream = stream, .dir = stream->dir};
     int rc = spool->storage.ops->list(spool->storage.context, stream->dir, each_stream_file, &walk);
     if (rc < 0 || (walk.rc < 0 && walk.rc != -ENOENT))
@@ -262,6 +274,8 @@ static bool load_stream(struct spool *spool, const char *id, const char *node, u
     struct sl_error why;
     if (!progress_load(stream, &why)) // then the drainer reads it from Kafka; nothing is deleted before
         sl_logf(SL_WARN, "spool", "progress file not read", SL_STR("stream", id), SL_STR("error", why.text));
+    if (stream->segment_count == 0 && stream_is_copy(stream)) // what was here is produced
+        stream->end_seq = stream->base_seq - 1;
     if (!damage_load(stream, &why))
         sl_logf(SL_WARN, "spool", "list of damage not read", SL_STR("stream", id), SL_STR("error", why.text));
     return true;
@@ -279,7 +293,7 @@ static bool each_entry(void *user, const char *name, bool is_directory)
     struct spool *spool = discovery->spool;
     char node[SPOOL_NAME_MAX + 1];
     uint64_t counter;
-    if (is_directory && parse_stream_id(name, node, &counter)) {
+    if (is_directory && stream_parse_id(name, node, &counter)) {
         discovery->failed = !load_stream(spool, name, node, counter, discovery->err);
         return !discovery->failed;
     }

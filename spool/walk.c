@@ -34,15 +34,15 @@ bool stream_source(void *user, uint64_t at_least, struct scan_segment *out)
             high = middle;
     }
     bool found = low < stream->segment_count;
-    *out = (struct scan_segment){.live = stream->current};
+    *out = (struct scan_segment){.live = stream->current || stream->growing};
     if (found) {
         const struct segment *segment = &stream->segments[low];
         bool last = low + 1 == stream->segment_count;
         *out = (struct scan_segment){
             .first_seq = segment->first_seq,
             .last = last,
-            .live = stream->current,
-            .limit = stream->written ? segment->used_bytes : UINT64_MAX,
+            .live = stream->current || segment->grown,
+            .limit = stream->written || segment->grown ? segment->used_bytes : UINT64_MAX,
             .limit_seq = last ? stream->end_seq + 1 : stream->segments[low + 1].first_seq,
             .base_seq = stream->base_seq,
         };
@@ -63,6 +63,13 @@ static void scanner_for(struct scanner *scanner, struct stream *stream, bool bod
     scanner->bodies = bodies;
 }
 
+// Where its files begin: at the base, but for a copy, of which that may lie inside a segment. With spool->mutex.
+static uint64_t first_file(struct stream *stream)
+{
+    const struct segment *segment = stream_is_copy(stream) ? stream_segment_of(stream, stream->base_seq) : NULL;
+    return segment != NULL ? segment->first_seq : stream->base_seq;
+}
+
 void stream_scanner(struct scanner *scanner, struct stream *stream, uint64_t from_seq, bool bodies)
 {
     struct spool *spool = stream->spool;
@@ -70,7 +77,7 @@ void stream_scanner(struct scanner *scanner, struct stream *stream, uint64_t fro
     pthread_mutex_lock(&spool->mutex);
     const struct segment *segment = stream_segment_of(stream, from_seq);
     const struct index_entry *entry = segment != NULL ? segment_index_find(segment, from_seq) : NULL;
-    uint64_t file = segment != NULL ? segment->first_seq : stream->base_seq;
+    uint64_t file = segment != NULL ? segment->first_seq : first_file(stream);
     uint64_t offset = entry != NULL ? entry->offset : 0;
     uint64_t expected = entry != NULL ? entry->seq : file;
     pthread_mutex_unlock(&spool->mutex);
@@ -183,7 +190,7 @@ static void trim(struct stream *stream, const struct scan_event *event)
     pthread_mutex_unlock(&spool->mutex);
 }
 
-static void walked(struct stream *stream, const struct scan_event *event)
+static void walked(struct stream *stream, const struct scanner *scanner, const struct scan_event *event)
 {
     struct spool *spool = stream->spool;
     if (event->verdict == VERDICT_TORN_TAIL)
@@ -191,6 +198,9 @@ static void walked(struct stream *stream, const struct scan_event *event)
     if (event->verdict == VERDICT_CLEAN_END && event->offset >= SPOOL_BLOCK)
         trim(stream, event);
     pthread_mutex_lock(&spool->mutex);
+    stream->chain = scanner->chain_known ? scanner->chain : 0;
+    if (stream->end_seq + 1 < stream->base_seq) // it was to begin anew, behind what is found
+        stream->end_seq = stream->base_seq - 1;
     stream->scanned = true;
     for (uint32_t i = 0; i < stream->lane_count; i++)
         figures_check_lane(spool, stream, &stream->lanes[i]);
@@ -256,7 +266,10 @@ bool walk_step(struct spool *spool)
         stream_settle(stream);
         keeper->scanned = stream;
         scanner_for(&keeper->scan, stream, false);
-        scanner_init(&keeper->scan, stream->base_seq, stream->base_seq);
+        pthread_mutex_lock(&spool->mutex);
+        uint64_t file = first_file(stream);
+        pthread_mutex_unlock(&spool->mutex);
+        scanner_init(&keeper->scan, file, file);
     }
     struct stream *stream = keeper->scanned;
     for (int i = 0; i < SLICE_HEADERS; i++) {
@@ -278,7 +291,7 @@ bool walk_step(struct spool *spool)
             damage_report(stream, &damage);
         }
         if (result == SCAN_END) {
-            walked(stream, &event);
+            walked(stream, &keeper->scan, &event);
             end_walk(keeper);
             return true;
         }

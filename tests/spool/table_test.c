@@ -12,7 +12,7 @@ static void every_row_is_reached_and_every_fact_has_one(void **state)
     (void)state;
     bool reached[64] = {false};
     assert_true(recover_row_count < 64);
-    for (unsigned bits = 0; bits < 1u << 7; bits++)
+    for (unsigned bits = 0; bits < 1u << 8; bits++)
         for (unsigned header = HEADER_OK; header <= HEADER_FOREIGN; header <<= 1)
             for (unsigned body = BODY_OK; body <= BODY_UNREAD; body <<= 1)
                 for (unsigned order = ORDER_NEXT; order <= ORDER_BEHIND; order <<= 1) {
@@ -25,7 +25,8 @@ static void every_row_is_reached_and_every_fact_has_one(void **state)
                                           .later = bits & 8,
                                           .last_segment = bits & 16,
                                           .no_record = bits & 32,
-                                          .acked = bits & 64};
+                                          .acked = bits & 64,
+                                          .goes_on = bits & 128};
                     size_t row;
                     enum verdict verdict = recover_classify(&facts, &row);
                     reached[row] = true;
@@ -33,8 +34,11 @@ static void every_row_is_reached_and_every_fact_has_one(void **state)
                     if (facts.acked && verdict != VERDICT_TAKE)
                         assert_true(verdict_is_damage(verdict));
                     // And an end that is no damage is only found where nothing follows.
-                    if (!verdict_is_damage(verdict) && verdict != VERDICT_TAKE)
+                    if (!verdict_is_damage(verdict) && verdict != VERDICT_TAKE && verdict != VERDICT_GOES_ON)
                         assert_true(facts.last_segment && !facts.later);
+                    // What follows must say that it goes on from here.
+                    if (verdict == VERDICT_GOES_ON)
+                        assert_true(facts.goes_on && !facts.last_segment && !facts.later);
                 }
     for (size_t row = 0; row < recover_row_count; row++)
         if (!reached[row])
@@ -64,6 +68,7 @@ static void rows_say_what_the_design_says(void **state)
          VERDICT_MISDIRECTED},
         {"no record stood here, as later frames say", tail, VERDICT_LOST_SEAL},
         {"never written, and later frames are there", zero, VERDICT_HOLE},
+        {"the writer was killed here, and a later process went on in the next segment", tail, VERDICT_GOES_ON},
         {"no record stood here, as the next segment says", zero, VERDICT_LOST_SEAL},
         {"never written, and later segments are there", zero, VERDICT_HOLE},
         {"never written, and a client was told of it", zero, VERDICT_LOST_ACKNOWLEDGED},
@@ -84,19 +89,21 @@ static void rows_say_what_the_design_says(void **state)
     cases[4].facts.later = cases[4].facts.no_record = true;
     cases[5].facts.later = true;
     cases[6].facts.last_segment = false;
-    cases[6].facts.no_record = true;
+    cases[6].facts.goes_on = cases[6].facts.no_record = true;
     cases[7].facts.last_segment = false;
-    cases[8].facts.acked = true;
-    cases[9].facts.header = HEADER_ABSENT;
-    cases[11].facts.rest_zero = false;
-    cases[12].facts.header = HEADER_FOREIGN;
-    cases[13].facts.later = true;
-    cases[14].facts.last_segment = false;
-    cases[15].facts.acked = cases[15].facts.no_record = true;
-    cases[16].facts.acked = true;
-    cases[17].facts.cut = true;
-    cases[18].facts.no_record = true;
-    cases[19].facts.zero_sector = true;
+    cases[7].facts.no_record = true;
+    cases[8].facts.last_segment = false;
+    cases[9].facts.acked = true;
+    cases[10].facts.header = HEADER_ABSENT;
+    cases[12].facts.rest_zero = false;
+    cases[13].facts.header = HEADER_FOREIGN;
+    cases[14].facts.later = true;
+    cases[15].facts.last_segment = false;
+    cases[16].facts.acked = cases[16].facts.no_record = true;
+    cases[17].facts.acked = true;
+    cases[18].facts.cut = true;
+    cases[19].facts.no_record = true;
+    cases[20].facts.zero_sector = true;
     for (size_t i = 0; i < recover_row_count; i++) {
         size_t row;
         assert_int_equal(recover_classify(&cases[i].facts, &row), cases[i].verdict);
