@@ -23,12 +23,20 @@ struct cell;
 
 // ---- the drain, as the cell asks for it. gateway/cell_kafka.c fills this in; ha/ knows nothing of Kafka's client.
 
-enum cell_step { CELL_INIT, CELL_READ, CELL_CLAIM, CELL_RECORDS, CELL_CLOSE, CELL_LOOK };
+enum cell_step {
+    CELL_INIT,
+    CELL_READ,
+    CELL_CLAIM,
+    CELL_RECORDS,
+    CELL_CLOSE,
+    CELL_LOOK,
+    CELL_COUNT, // others produced the own stream through `through`: the spool is told; no answer is looked at
+};
 struct cell_order {
     enum cell_step step;
     const char *stream, *lane; // views for the call
     uint32_t ticket;           // for the answer
-    uint64_t claim, through;   // CLAIM, CLOSE: what is committed
+    uint64_t claim, through;   // CLAIM, CLOSE: what is committed; COUNT
     uint64_t first, last;      // RECORDS; last 0: the stream that this node writes, until released
 };
 struct cell_progress {
@@ -129,7 +137,7 @@ struct cell_stream_status {
     char id[SPOOL_STREAM_ID_MAX];
     bool current, kept, fenced; // here
     uint64_t through;           // in Kafka, verified, the least of its lanes
-    uint64_t peer_synced;
+    uint64_t peer_synced, two_zones;
     char drainer[SPOOL_STREAM_ID_MAX];           // of the last claim seen, "" for none
     struct cell_holding holders[HA_MEMBERS_MAX]; // in the order of members
     uint32_t lane_count;
@@ -148,7 +156,7 @@ struct cell_status {
     uint64_t replica_bytes; // received, not yet synced
     char alarm[300];        // "" or what a person has to decide
 };
-// A copy of what was true at the last tick (50 ms). About 150 KB: not on a small stack.
+// A copy of what was true 0.2 s ago at most. About 150 KB: not on a small stack.
 void cell_status(struct cell *cell, struct cell_status *out);
 
 #endif
