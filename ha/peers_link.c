@@ -280,6 +280,19 @@ static enum link_io receive(struct link *link, void *bytes, size_t room, size_t 
     return IO_FAILED;
 }
 
+// During the greeting the other end may have its reasons, which only its own log can tell.
+static void explain_end(const struct link *link, enum link_io how, char *why)
+{
+    char plain[WHY_MAX / 2];
+    snprintf(plain, sizeof(plain), "%s", how == IO_END ? "the other end closed the connection" : why);
+    const char *more = "";
+    if (link->state == LINK_HELLO && link->ssl == NULL && link->in_end == 0)
+        more = " before it said a word: is ha.tls on there, and off here?";
+    else if (link->state == LINK_HELLO || link->state == LINK_WELCOME)
+        more = " instead of a WELCOME: its log says why";
+    snprintf(why, WHY_MAX, "%s%s", plain, more);
+}
+
 static bool read_some(struct link *link, char *why)
 {
     struct peers *peers = link->peers;
@@ -299,8 +312,7 @@ static bool read_some(struct link *link, char *why)
         if (got == IO_AGAIN)
             return true;
         if (got != IO_DONE) {
-            if (got == IO_END)
-                snprintf(why, WHY_MAX, "the other end closed the connection");
+            explain_end(link, got, why);
             return false;
         }
         link->received_ns = sl_monotonic_ns();
