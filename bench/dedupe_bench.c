@@ -195,7 +195,7 @@ static const char usage[] =
     "usage: dedupe-bench --list\n"
     "       dedupe-bench [-n IDS] [-o OPERATIONS] [-b BATCH] [-t THREADS,...] [-r REPEATS] TABLE\n"
     "       dedupe-bench --identity\n"
-    "       dedupe-bench --rebuild IDS [-t THREADS] DIRECTORY\n";
+    "       dedupe-bench --rebuild IDS DIRECTORY\n";
 
 static bool parse_threads(struct options *options, char *list)
 {
@@ -273,5 +273,5 @@ int main(int argc, char **argv)
         return list_tables();
     if (identity)
         return bench_identity();
-    return rebuild > 0 ? bench_rebuild(rebuild, options.threads[0], argv[optind]) : run_table(&options, argv[optind]);
+    return rebuild > 0 ? bench_rebuild(rebuild, argv[optind]) : run_table(&options, argv[optind]);
 }

@@ -1,179 +1,278 @@
-// How long a start waits for its window: a snapshot of so many ids, written, dropped from the page cache, and loaded.
+// How long a start waits for its window. A spool is filled with records of so many ids, as they would have come; then
+// the gateway's own rebuild is run, with the files out of the page cache: from the spool's ids alone, and from a
+// snapshot that holds nine of ten and the spool's ids of the rest.
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "bench/dedupe_bench.h"
 #include "bench/dedupe_tables.h"
-#include "dedupe/dedupe.h"
-#include "spool/storage.h"
+#include "gateway/window.h"
 
-#include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILL_BATCH = 100, BYTES_PER_ID = 32 };
+enum { BATCHES = 4, RECORDS = 10000, BYTES_PER_ID = 32, CHECK_EVERY = 1000 };
 static const double RATE = 120000; // ids a second
-
-static const char own_stream[] = "bench.1-00000001";
 static const int64_t window_ns = 24 * 3600 * SL_NS_PER_S;
 
-static uint64_t through(void *user, const char *stream)
-{
-    (void)stream;
-    return *(const uint64_t *)user;
-}
-
-static void covers(void *user, const char *stream, uint64_t seq)
-{
-    *(bool *)user = strcmp(stream, own_stream) == 0 && seq > 0;
-}
-
-static double seconds_since(int64_t start_ns)
-{
-    return (double)(sl_monotonic_ns() - start_ns) / (double)SL_NS_PER_S;
-}
-
-// Two threads, as they come in: in the order of their seqs, at the rate of the payments case, so that the generations
-// are as full of time as they would be.
-struct filling {
-    struct dedupe *dedupe;
+struct bench {
+    const char *dir;
     uint64_t ids;
-    int64_t now_ns;
-    _Atomic uint64_t next, others;
+    int64_t last_ns; // when the last of them was received
+    struct window *window;
+    struct spool *spool;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t back;
+    struct spool_batch *idle; // with mutex
+    unsigned open;            // with mutex
+    bool failed;              // with mutex
+    uint64_t through;         // of the stream that the snapshot holds
 };
+static struct bench bench = {.mutex = PTHREAD_MUTEX_INITIALIZER, .back = PTHREAD_COND_INITIALIZER};
 
-static void fill_batch(struct filling *filling, uint64_t from, uint64_t to)
+static int64_t received_ns(uint64_t number)
 {
-    int64_t wall_ns = filling->now_ns - (int64_t)((double)(filling->ids - from) / RATE * (double)SL_NS_PER_S);
-    for (uint64_t i = from; i < to; i++) {
-        struct table_key key = table_key_of(i);
-        dedupe_prefetch(filling->dedupe, &(struct dedupe_id){{key.id[0], key.id[1]}});
-    }
-    for (uint64_t i = from; i < to; i++) {
-        struct table_key key = table_key_of(i);
-        struct dedupe_id id = {{key.id[0], key.id[1]}};
-        struct dedupe_claim claim;
-        struct dedupe_found found;
-        if (dedupe_claim(filling->dedupe, &id, key.payload_hash, wall_ns, &claim, &found) == DEDUPE_NEW)
-            dedupe_settle(filling->dedupe, &claim, i + 1);
-        else
-            atomic_fetch_add(&filling->others, 1);
-    }
+    return bench.last_ns - (int64_t)((double)(bench.ids - number) / RATE * (double)SL_NS_PER_S);
 }
 
-static void *fill_part(void *user)
-{
-    struct filling *filling = user;
-    for (;;) {
-        uint64_t from = atomic_fetch_add(&filling->next, FILL_BATCH), to = from + FILL_BATCH;
-        if (from >= filling->ids)
-            return NULL;
-        fill_batch(filling, from, to < filling->ids ? to : filling->ids);
-    }
-}
+// ---- the node, but for what does not matter here
 
-static bool fill(struct dedupe *dedupe, uint64_t ids, int64_t now_ns, struct sl_error *err)
+static bool open_node(struct sl_error *err)
 {
-    struct filling filling = {.dedupe = dedupe, .ids = ids, .now_ns = now_ns};
-    pthread_t other;
-    sl_assert(pthread_create(&other, NULL, fill_part, &filling) == 0);
-    fill_part(&filling);
-    pthread_join(other, NULL);
-    return filling.others == 0 ||
-           sl_fail(err, SL_E_INVALID, "%llu ids are not new", (unsigned long long)filling.others);
-}
-
-// Every thousandth id has to be there.
-static bool check(struct dedupe *dedupe, uint64_t ids, struct sl_error *err)
-{
-    for (uint64_t i = 0; i < ids; i += 1000) {
-        struct table_key key = table_key_of(i);
-        struct dedupe_found found;
-        struct dedupe_id id = {{key.id[0], key.id[1]}};
-        if (dedupe_look(dedupe, &id, key.payload_hash, &found) != DEDUPE_DUPLICATE || found.seq != i + 1)
-            return sl_fail(err, SL_E_NOT_FOUND, "id %llu is not there", (unsigned long long)i);
+    uint64_t memory = bench.ids * BYTES_PER_ID, least = dedupe_memory_min();
+    struct window_options window = {.storage = &storage_posix,
+                                    .spool_dir = bench.dir,
+                                    .window_ns = window_ns,
+                                    .memory_bytes = memory > least ? memory : least,
+                                    .snapshot_every_ns = window_ns};
+    static const char *const lanes[] = {"main"};
+    struct spool_options spool = {.storage = &storage_posix,
+                                  .dir = bench.dir,
+                                  .node = "bench",
+                                  .segment_bytes = 256 << 20,
+                                  .max_bytes = UINT64_C(200) << 30,
+                                  .retain_ns = window_ns,
+                                  .prepared = 2,
+                                  .append_bytes = 64 << 20,
+                                  .ids_window_ns = window_ns,
+                                  .lanes = lanes,
+                                  .lane_count = 1};
+    if (!window_new(&bench.window, &window, err))
+        return false;
+    memcpy(spool.ids_key_id, window_key(bench.window)->id, sizeof(spool.ids_key_id));
+    if (!spool_open(&bench.spool, &spool, err)) {
+        window_free(bench.window);
+        return false;
     }
     return true;
 }
 
-static bool drop_from_cache(const char *path, uint64_t *bytes, struct sl_error *err)
+static bool close_node(struct sl_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    int failed = end < 0 ? errno : posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    if (fd >= 0)
-        close(fd);
-    *bytes = (uint64_t)end;
-    return failed == 0 || sl_fail_errno(err, SL_E_IO, failed, "%s", path);
+    window_free(bench.window);
+    return spool_close(bench.spool, err);
 }
 
-static bool make_window(struct dedupe **out, uint64_t ids, int64_t now_ns, struct sl_error *err)
+// ---- records
+
+static void done(struct spool_batch *batch)
 {
-    uint64_t memory = ids * BYTES_PER_ID, least = dedupe_memory_min();
-    struct dedupe_options options = {
-        .memory_bytes = memory > least ? memory : least, .window_ns = window_ns, .now_wall_ns = now_ns};
-    return dedupe_new(out, &options, err);
+    pthread_mutex_lock(&bench.mutex);
+    bench.failed |= batch->outcome != SPOOL_SYNCED;
+    batch->next = bench.idle;
+    bench.idle = batch;
+    bench.open--;
+    pthread_cond_signal(&bench.back);
+    pthread_mutex_unlock(&bench.mutex);
 }
 
-static bool write_snapshot(uint64_t ids, const struct dedupe_key *key, const char *dir, int64_t now_ns, double *write_s,
-                           struct sl_error *err)
+static struct spool_batch *take_batch(void)
 {
-    struct dedupe *dedupe;
-    int64_t first_ns = now_ns - (int64_t)((double)ids / RATE * (double)SL_NS_PER_S) - SL_NS_PER_S;
-    if (!make_window(&dedupe, ids, first_ns, err))
-        return false;
-    dedupe_own_stream(dedupe, own_stream);
-    bool good = fill(dedupe, ids, now_ns, err);
-    struct dedupe_snapshot_writing how = {.through = through, .user = &ids};
-    int64_t start_ns = sl_monotonic_ns();
-    good = good && dedupe_snapshot_write(dedupe, key, &storage_posix, dir, &how, now_ns, err);
-    *write_s = seconds_since(start_ns);
-    dedupe_free(dedupe);
-    return good;
+    pthread_mutex_lock(&bench.mutex);
+    while (bench.idle == NULL)
+        pthread_cond_wait(&bench.back, &bench.mutex);
+    struct spool_batch *batch = bench.idle;
+    bench.idle = batch->next;
+    bench.open++;
+    pthread_mutex_unlock(&bench.mutex);
+    return batch;
 }
 
-static bool rebuild(uint64_t ids, unsigned threads, const char *dir, struct sl_error *err)
+static bool submit(uint64_t from, uint64_t to, struct sl_error *err)
 {
-    struct dedupe_key key = {.bytes = {1, 2, 3}};
-    dedupe_key_derive(&key);
-    int64_t now_ns = sl_wall_ns();
-    double write_s = 0;
-    uint64_t bytes = 0;
-    char path[PATH_MAX];
-    snprintf(path, sizeof(path), "%s/snapshot", dir);
-    if (access(path, F_OK) != 0 && !write_snapshot(ids, &key, dir, now_ns, &write_s, err))
-        return false;
-    if (!drop_from_cache(path, &bytes, err))
-        return false;
-    struct dedupe *dedupe;
-    struct dedupe_snapshot_info info;
-    bool covered = false;
-    int64_t start_ns = sl_monotonic_ns();
-    if (!make_window(&dedupe, ids, now_ns, err))
-        return false;
-    double new_s = seconds_since(start_ns);
-    bool good = dedupe_snapshot_load(dedupe, &key, &storage_posix, dir, threads, covers, &covered, now_ns, &info, err);
-    double load_s = seconds_since(start_ns);
+    static const char payload[] = "{}";
+    struct spool_batch *batch = take_batch();
+    record_buffer_cut(&batch->records, 0, 0);
+    struct record record = {.kind = RECORD_EVENT,
+                            .received_wall_ns = received_ns(from),
+                            .payload_crc = sl_crc32c(payload, sizeof(payload) - 1),
+                            .source = sl_span_of("s"),
+                            .lane = sl_span_of("main"),
+                            .topic = sl_span_of("t"),
+                            .event_id = sl_span_of("e"),
+                            .payload = {payload, sizeof(payload) - 1}};
+    for (uint64_t i = from; i < to; i++) {
+        struct table_key key = table_key_of(i);
+        memcpy(record.id_hash, key.id, sizeof(record.id_hash));
+        record.payload_hash = key.payload_hash;
+        if (!record_append(&batch->records, &record, NULL, 0))
+            return sl_fail(err, SL_E_NO_MEMORY, "records");
+    }
+    batch->lane_counts[0] = batch->records.count;
+    batch->done = done;
+    return spool_submit(bench.spool, batch) || sl_fail(err, SL_E_UNAVAILABLE, "the spool takes nothing");
+}
+
+static bool append(uint64_t from, uint64_t to, struct sl_error *err)
+{
+    bool good = true;
+    for (uint64_t i = from; i < to && good; i += RECORDS)
+        good = submit(i, to - i < RECORDS ? to : i + RECORDS, err);
+    pthread_mutex_lock(&bench.mutex);
+    while (bench.open > 0 && good)
+        pthread_cond_wait(&bench.back, &bench.mutex);
+    bool failed = bench.failed;
+    pthread_mutex_unlock(&bench.mutex);
+    return good && (!failed || sl_fail(err, SL_E_IO, "the spool failed"));
+}
+
+// ---- files
+
+static const char *path_of(const char *name)
+{
+    static char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s/%s", bench.dir, name);
+    return path;
+}
+
+// All files below, which are durable already.
+static void drop_from_cache(const char *path)
+{
+    DIR *list = opendir(path);
+    for (struct dirent *entry; list != NULL && (entry = readdir(list)) != NULL;) {
+        char name[PATH_MAX];
+        if (entry->d_name[0] == '.' || snprintf(name, sizeof(name), "%s/%s", path, entry->d_name) >= PATH_MAX)
+            continue;
+        if (entry->d_type == DT_DIR)
+            drop_from_cache(name);
+        int fd = entry->d_type == DT_REG ? open(name, O_RDONLY | O_CLOEXEC) : -1;
+        if (fd >= 0) {
+            (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+            close(fd);
+        }
+    }
+    if (list != NULL)
+        closedir(list);
+}
+
+// ---- what is measured
+
+static double cpu_seconds(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+// Every thousandth id has to be there, of the seq that it was stored under; and nothing was let go.
+static bool check(uint64_t first_stream, struct sl_error *err)
+{
+    struct dedupe *dedupe = window_dedupe(bench.window);
+    for (uint64_t i = 0; i < bench.ids; i += CHECK_EVERY) {
+        struct table_key key = table_key_of(i);
+        struct dedupe_found found;
+        struct dedupe_id id = {{key.id[0], key.id[1]}};
+        uint64_t seq = i < first_stream ? i + 1 : i - first_stream + 1;
+        if (dedupe_look(dedupe, &id, key.payload_hash, &found) != DEDUPE_DUPLICATE || found.seq != seq)
+            return sl_fail(err, SL_E_NOT_FOUND, "id %llu is not there", (unsigned long long)i);
+    }
     struct dedupe_figures figures;
-    dedupe_figures(dedupe, now_ns, &figures);
-    good = good && check(dedupe, ids, err);
-    dedupe_free(dedupe);
-    if (good && (!covered || info.entries != ids || figures.evicted > 0))
-        good = sl_fail(err, SL_E_INVALID, "%llu entries, %llu let go", (unsigned long long)info.entries,
+    dedupe_figures(dedupe, sl_wall_ns(), &figures);
+    if (figures.evicted > 0 || figures.entries != bench.ids)
+        return sl_fail(err, SL_E_INVALID, "%llu entries, %llu let go", (unsigned long long)figures.entries,
                        (unsigned long long)figures.evicted);
+    int64_t covered_ns = sl_wall_ns() - received_ns(0);
+    return figures.covered_ns > covered_ns - 2 * SL_NS_PER_S ||
+           sl_fail(err, SL_E_INVALID, "%lld s are covered", (long long)(figures.covered_ns / SL_NS_PER_S));
+}
+
+static bool measure(const char *from, uint64_t first_stream, struct sl_error *err)
+{
+    drop_from_cache(bench.dir);
+    int64_t start_ns = sl_monotonic_ns();
+    if (!open_node(err))
+        return false;
+    double opened_s = (double)(sl_monotonic_ns() - start_ns) * 1e-9, cpu_s = cpu_seconds();
+    bool good = window_load(bench.window, bench.spool) || sl_fail(err, SL_E_INVALID, "stopped");
+    double rebuilt_s = (double)(sl_monotonic_ns() - start_ns) * 1e-9;
+    cpu_s = cpu_seconds() - cpu_s;
+    good = good && check(first_stream, err);
+    struct dedupe_figures figures;
+    dedupe_figures(window_dedupe(bench.window), sl_wall_ns(), &figures);
+    struct sl_error closing;
+    if (!close_node(&closing) && good)
+        *err = closing, good = false;
     if (good)
-        printf(
-            "{\"ids\":%llu,\"threads\":%u,\"bytes\":%llu,\"write_s\":%.2f,\"load_s\":%.2f,\"of_it_memory_s\":%.2f}\n",
-            (unsigned long long)ids, threads, (unsigned long long)bytes, write_s, load_s, new_s);
+        printf("{\"from\":\"%s\",\"ids\":%llu,\"rebuild_s\":%.2f,\"of_it_opening_s\":%.2f,\"cpu_s\":%.2f,"
+               "\"generations\":%llu}\n",
+               from, (unsigned long long)bench.ids, rebuilt_s, opened_s, cpu_s,
+               (unsigned long long)figures.generations);
+    fflush(stdout);
     return good;
 }
 
-int bench_rebuild(uint64_t ids, unsigned threads, const char *dir)
+static uint64_t through(void *user, const char *stream)
 {
-    struct sl_error err;
-    bool good = rebuild(ids, threads, dir, &err);
+    (void)user;
+    return strcmp(stream, spool_stream(bench.spool)) == 0 ? 0 : bench.through;
+}
+
+// The first process: nine of ten ids. The second one knows them again, writes a snapshot and stores the rest.
+static bool prepare(uint64_t first_stream, struct sl_error *err)
+{
+    struct dedupe_snapshot_writing how = {.through = through};
+    struct sl_error closing;
+    if (!open_node(err))
+        return false;
+    bool good = append(0, first_stream, err);
+    good = close_node(&closing) && good;
+    if (!good || !open_node(err))
+        return false;
+    bench.through = first_stream;
+    good = window_load(bench.window, bench.spool) &&
+           (mkdir(path_of("dedupe"), 0700) == 0 || sl_fail(err, SL_E_IO, "mkdir"));
+    good = good && dedupe_snapshot_write(window_dedupe(bench.window), window_key(bench.window), &storage_posix,
+                                         path_of("dedupe"), &how, sl_wall_ns(), err);
+    good = good && append(first_stream, bench.ids, err);
+    return close_node(&closing) && good;
+}
+
+int bench_rebuild(uint64_t ids, const char *dir)
+{
+    struct sl_error err = {.text = "failed"};
+    struct spool_batch batches[BATCHES] = {{.next = NULL}};
+    uint64_t first_stream = ids / 10 * 9;
+    bench.dir = dir;
+    bench.ids = ids;
+    bench.last_ns = sl_wall_ns();
+    bench.open = BATCHES;
+    for (int i = 0; i < BATCHES; i++)
+        done(&batches[i]);
+    char away[PATH_MAX], there[PATH_MAX];
+    snprintf(away, sizeof(away), "%s/snapshot", dir);
+    snprintf(there, sizeof(there), "%s/dedupe/snapshot", dir);
+    bool good = prepare(first_stream, &err) && rename(there, away) == 0 && measure("spool", first_stream, &err) &&
+                rename(away, there) == 0 && measure("snapshot and spool", first_stream, &err);
+    for (int i = 0; i < BATCHES; i++)
+        record_buffer_free(&batches[i].records);
     if (!good)
         fprintf(stderr, "dedupe-bench: %s\n", err.text);
     return good ? 0 : 1;

@@ -360,6 +360,8 @@ void dedupe_insert(struct dedupe *dedupe, const struct dedupe_id *id, uint64_t p
     struct stripe *stripe = stripe_mine(dedupe);
     if (seen_wall_ns <= atomic_load(&dedupe->clock_ns) - dedupe->window_ns)
         return;
+    // As a claim does: the generation that it goes into is not closed with an earlier end.
+    stripe_time(dedupe, stripe, seen_wall_ns);
     place_of(dedupe, id, &place);
     if (filter_may_hold(dedupe, place.w1) && table_find(dedupe, &place, UINT64_MAX, &hit) == SEARCH_FOUND)
         return;

@@ -121,6 +121,27 @@ void dedupe_tick(struct dedupe *dedupe, int64_t now_wall_ns);
 // the time from which on the ids are complete.
 void dedupe_covered_since(struct dedupe *dedupe, int64_t wall_ns);
 
+// ---- filling: at a start, before the first claim
+//
+// Some times as fast as dedupe_insert, because ids are entered in the order of memory. Any number of threads, each with
+// a filler of its own; what was added is in the window when the filler has ended, and is then what dedupe_insert would
+// have made of it. dedupe_insert and dedupe_look may go on meanwhile, claims and ticks may not. An id that two threads
+// bring at one instant may be there twice: that changes no verdict.
+
+struct dedupe_filling; // what the threads share
+struct dedupe_filler;  // one thread's, from its begin to its end
+// About so many ids will come, in about the order of their times. The time of a window that has not been used begins
+// anew at `oldest_wall_ns`, and passes with the ids, so that they get the generations which they would have had then;
+// of one that was loaded from a snapshot it goes on from there. Takes up to 64 MiB for each filler until its end.
+struct dedupe_filling *dedupe_filling_new(struct dedupe *dedupe, uint64_t ids, int64_t oldest_wall_ns);
+struct dedupe_filler *dedupe_filler_new(struct dedupe_filling *filling);
+// Like dedupe_insert. No time later than now.
+void dedupe_filler_add(struct dedupe_filler *filler, const struct dedupe_id *id, uint64_t payload_hash,
+                       int64_t seen_wall_ns, uint32_t origin, uint64_t seq);
+void dedupe_filler_end(struct dedupe_filler *filler);
+// When all fillers have ended.
+void dedupe_filling_end(struct dedupe_filling *filling, int64_t now_wall_ns);
+
 // Takes the window's memory from the system now, piece by piece: ids lie all over it, so the first seconds of traffic
 // would take it all, with a pause of the event loop for each page. Claims go on meanwhile. `go_on` is asked between
 // pieces.

@@ -70,12 +70,12 @@ void generation_start(struct dedupe *dedupe, int64_t now_ns)
     lay_out(dedupe, ends_ns, PARTS, now_ns);
 }
 
-bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count)
+bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count, int64_t now_ns)
 {
     if (stripes_added(dedupe) != 0 || atomic_load(&dedupe->current) != FIRST_NUMBER + PARTS)
         return false;
     sl_assert(count <= RESTART_MAX);
-    lay_out(dedupe, ends_ns, count, atomic_load(&dedupe->clock_ns));
+    lay_out(dedupe, ends_ns, count, now_ns);
     return true;
 }
 
@@ -200,7 +200,9 @@ uint64_t generation_at(const struct dedupe *dedupe, int64_t seen_ns)
     uint64_t low = atomic_load(&dedupe->floor), high = atomic_load(&dedupe->current);
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (atomic_load(&generation_of(dedupe, middle)->end_ns) >= seen_ns)
+        int64_t end_ns = atomic_load(&generation_of(dedupe, middle)->end_ns);
+        // One that is being closed gets an end which may have been taken already: too early for this one.
+        if (end_ns >= seen_ns && end_ns != INT64_MAX)
             high = middle;
         else
             low = middle + 1;

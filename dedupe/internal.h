@@ -256,7 +256,7 @@ bool table_entry(const struct dedupe *dedupe, uint64_t slot, int64_t now_wall_ns
 // Which of an id's three places a slot is.
 unsigned restore_choice(const struct dedupe *dedupe, uint64_t slot);
 void restore_prefetch(const struct dedupe *dedupe, const struct dedupe_id *id, unsigned choice);
-// Into a closed generation. False: there is no room where it was; dedupe_insert finds another place. Several threads at
+// False: there is no room where it was; dedupe_insert finds another place. Several threads at
 // once, but no claim and no tick.
 bool restore_entry(struct dedupe *dedupe, const struct dedupe_id *id, unsigned choice, uint64_t payload_hash,
                    uint64_t number, uint32_t origin, uint64_t seq);
@@ -319,9 +319,9 @@ static inline bool word_expired(const struct dedupe *dedupe, uint64_t word)
 }
 
 void generation_start(struct dedupe *dedupe, int64_t now_ns);
-// Lays out the past of a window anew: closed generations that ended then, oldest first. False, and nothing is done,
-// when the window has been used. While nobody uses it.
-bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count);
+// Lays out the past of a window anew: closed generations that ended then, oldest first, and one that is open from
+// `now_ns` on. False, and nothing is done, when the window has been used. While nobody uses it.
+bool generation_restart(struct dedupe *dedupe, const int64_t *ends_ns, uint64_t count, int64_t now_ns);
 // Closes the open generation `number` and opens the next. False: somebody else is at it, or the sweep is behind.
 bool generation_rotate(struct dedupe *dedupe, uint64_t number, int64_t now_ns);
 // Lets generations go whose ids are older than the window.

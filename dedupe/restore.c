@@ -41,7 +41,8 @@ bool restore_entry(struct dedupe *dedupe, const struct dedupe_id *id, unsigned c
         atomic_store_explicit(&set->w0[way], word_make(place.want, number, SLOT_DURABLE), memory_order_release);
         struct stripe *stripe = stripe_mine(dedupe);
         stripe_add(dedupe, stripe, &stripe->inserted);
-        stripe_add(dedupe, stripe, &stripe->inserted_late);
+        if (number != atomic_load_explicit(&dedupe->current, memory_order_relaxed))
+            stripe_add(dedupe, stripe, &stripe->inserted_late);
         return true;
     }
     return false;

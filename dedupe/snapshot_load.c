@@ -215,22 +215,27 @@ static bool read_ends(struct loading *loading, const struct dedupe_key *key, uin
     return good;
 }
 
-// The generations as they were, so that what is let go first is the oldest again, and not any of a part of the window.
-static void restart_generations(struct loading *loading, int64_t now_wall_ns)
+// The generations as they were, so that what is let go first is the oldest again, and not any of a part of the window;
+// and what was received after the snapshot goes into younger ones.
+static void restart_generations(struct loading *loading, const struct storage_file_info *file, int64_t now_wall_ns)
 {
     const struct snapshot_trailer *trailer = &loading->trailer;
+    // What was received while it was written is no younger than the file. And a clock may have been put back.
+    int64_t written_ns = loading->header.written_wall_ns;
+    written_ns = file->modified_wall_ns > written_ns ? file->modified_wall_ns : written_ns;
+    written_ns = file->modified_wall_ns == 0 || written_ns > now_wall_ns ? now_wall_ns : written_ns;
     int64_t ends_ns[RESTART_MAX];
     uint64_t count = 0;
     // The last one takes what was in the open one. If there are too many, the oldest are put together.
     uint32_t skip = trailer->generation_count >= RESTART_MAX ? trailer->generation_count - RESTART_MAX + 1 : 0;
     for (uint32_t i = skip; i < trailer->generation_count; i++) {
         int64_t end_ns = trailer->ends_wall_ns[i];
-        if (end_ns > loading->oldest_wall_ns && end_ns < now_wall_ns)
+        if (end_ns > loading->oldest_wall_ns && end_ns < written_ns)
             ends_ns[count++] = end_ns;
     }
-    ends_ns[count++] = now_wall_ns;
-    loading->in_place =
-        generation_restart(loading->dedupe, ends_ns, count) && loading->header.slots == table_slots(loading->dedupe);
+    ends_ns[count++] = written_ns;
+    loading->in_place = generation_restart(loading->dedupe, ends_ns, count, written_ns) &&
+                        loading->header.slots == table_slots(loading->dedupe);
 }
 
 static bool load_all(struct loading *loading, const struct dedupe_key *key, unsigned threads, int64_t now_wall_ns,
@@ -246,7 +251,7 @@ static bool load_all(struct loading *loading, const struct dedupe_key *key, unsi
         return sl_fail_errno(err, SL_E_IO, -loading->handle, "open");
     bool good = read_ends(loading, key, file.size_bytes, err);
     if (good) {
-        restart_generations(loading, now_wall_ns);
+        restart_generations(loading, &file, now_wall_ns);
         good = run_threads(loading, threads, err);
     }
     storage->ops->close(storage->context, loading->handle);

@@ -27,6 +27,9 @@ struct dedupe *window_dedupe(struct window *window);
 const struct dedupe_key *window_key(const struct window *window);
 // Starts the thread. Both must live until window_stop. SL_E_NO_MEMORY.
 bool window_start(struct window *window, struct spool *spool, struct ingest *ingest, struct sl_error *err) SL_MUST_USE;
+// What the thread does first, in the caller's, and instead of window_start: for those that measure or test it. False:
+// window_stop_begin was called.
+bool window_load(struct window *window, struct spool *spool);
 // Asks the thread to end; with `snapshot`, after a last one, if the rebuild had ended. Returns at once.
 void window_stop_begin(struct window *window, bool snapshot);
 // Waits for its end. Also when it was never started.

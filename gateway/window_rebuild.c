@@ -1,7 +1,7 @@
 // The window at a start: the snapshot, then every id that the spool has of older streams beyond it.
 //
 // Happy path: the snapshot says for each stream through which seq it knows it; two threads take the spool's units
-// (segments, or the ids of deleted ones) one after the other and insert what lies behind that. Requests wait meanwhile.
+// (segments, or the ids of deleted ones), the oldest first, and fill in what lies behind that. Requests wait meanwhile.
 //
 // Failure modes: no snapshot, or a broken one: more is read from the spool. A unit that cannot be read, is hashed under
 // another key, or is missing between others: the window is said to reach back only to its end, and the start goes on,
@@ -29,7 +29,9 @@ struct rebuild {
     int64_t oldest_ns; // nothing older belongs to the window
     struct spool_ids_unit *units;
     size_t count;
+    size_t *order; // indices of units, the oldest first
     size_t streams;
+    struct dedupe_filling *filling;
     _Atomic size_t next;
     _Atomic int64_t covered_since_ns;
     _Atomic int64_t earliest_ns; // of what was found in the spool
@@ -59,6 +61,8 @@ static void lower_earliest(struct rebuild *rebuild, int64_t wall_ns)
 
 struct reading {
     struct rebuild *rebuild;
+    struct dedupe_filler *filler; // the thread's
+    int64_t now_ns;
     uint32_t origin;
     bool shared;      // an origin of several streams: seqs mean nothing
     bool gap;         // before the next block
@@ -72,8 +76,8 @@ static bool take_block(void *user, const struct spool_ids_unit *unit, const stru
     struct window *window = reading->rebuild->window;
     if (window_is_stopping(window))
         return false;
-    // Every id of the block stays as long as its last one: never too short.
-    int64_t seen_ns = block->last_received_wall_ns;
+    // Every id of the block stays as long as its last one: never too short. A clock may have been put back.
+    int64_t seen_ns = block->last_received_wall_ns < reading->now_ns ? block->last_received_wall_ns : reading->now_ns;
     reading->through = block->first_seq + block->count - 1;
     if (reading->gap)
         raise_covered(reading->rebuild, block->first_received_wall_ns);
@@ -83,14 +87,14 @@ static bool take_block(void *user, const struct spool_ids_unit *unit, const stru
         return true;
     for (uint32_t i = 0; i < block->count; i++) {
         struct dedupe_id id = dedupe_id_load(block->entries[i].id_hash);
-        dedupe_insert(window->dedupe, &id, block->entries[i].payload_hash, seen_ns, reading->origin,
-                      reading->shared ? 1 : block->first_seq + i);
+        dedupe_filler_add(reading->filler, &id, block->entries[i].payload_hash, seen_ns, reading->origin,
+                          reading->shared ? 1 : block->first_seq + i);
     }
     for (uint32_t i = 0; i < block->business_count; i++) {
         struct dedupe_id id = dedupe_id_load(block->business[i].hash);
         struct dedupe_id event = dedupe_id_load(block->entries[block->business[i].index].id_hash);
-        dedupe_insert(window->dedupe, &id, event.words[0], seen_ns, reading->origin,
-                      reading->shared ? 1 : block->first_seq + block->business[i].index);
+        dedupe_filler_add(reading->filler, &id, event.words[0], seen_ns, reading->origin,
+                          reading->shared ? 1 : block->first_seq + block->business[i].index);
     }
     atomic_fetch_add_explicit(&window->rebuild_ids, block->count, memory_order_relaxed);
     return true;
@@ -110,7 +114,7 @@ static bool has_all(const struct spool_ids_unit *unit, uint64_t after_seq, const
     return first > unit->last_seq || result->ids >= unit->last_seq - first + 1;
 }
 
-static void read_unit(struct rebuild *rebuild, size_t index)
+static void read_unit(struct rebuild *rebuild, struct dedupe_filler *filler, size_t index)
 {
     struct window *window = rebuild->window;
     const struct spool_ids_unit *unit = &rebuild->units[index];
@@ -121,7 +125,11 @@ static void read_unit(struct rebuild *rebuild, size_t index)
         return;
     }
     bool shared = rebuild->streams > NAMED_STREAMS_MAX;
-    struct reading reading = {.rebuild = rebuild, .shared = shared, .gap = rebuild->notes[index].gap};
+    struct reading reading = {.rebuild = rebuild,
+                              .filler = filler,
+                              .now_ns = sl_wall_ns(),
+                              .shared = shared,
+                              .gap = rebuild->notes[index].gap};
     reading.origin = dedupe_origin(window->dedupe, shared ? WINDOW_SHARED_ORIGIN : unit->stream);
     uint64_t after_seq = window_known(window, unit->stream)->through;
     if (after_seq >= unit->last_seq) {
@@ -152,13 +160,16 @@ static void read_unit(struct rebuild *rebuild, size_t index)
 static void *reader(void *argument)
 {
     struct rebuild *rebuild = argument;
+    struct dedupe_filler *filler = dedupe_filler_new(rebuild->filling);
     for (;;) {
-        size_t index = atomic_fetch_add(&rebuild->next, 1);
-        if (index >= rebuild->count || window_is_stopping(rebuild->window))
-            return NULL;
-        read_unit(rebuild, index);
-        atomic_fetch_add(&rebuild->window->rebuild_done_bytes, rebuild->units[index].bytes);
+        size_t next = atomic_fetch_add(&rebuild->next, 1);
+        if (next >= rebuild->count || window_is_stopping(rebuild->window))
+            break;
+        read_unit(rebuild, filler, rebuild->order[next]);
+        atomic_fetch_add(&rebuild->window->rebuild_done_bytes, rebuild->units[rebuild->order[next]].bytes);
     }
+    dedupe_filler_end(filler);
+    return NULL;
 }
 
 // ---- the snapshot
@@ -217,15 +228,46 @@ static void find_gaps(struct rebuild *rebuild)
     }
 }
 
+static int older_first(const void *left, const void *right, void *user)
+{
+    const struct spool_ids_unit *units = user;
+    size_t a = *(const size_t *)left, b = *(const size_t *)right;
+    if (units[a].last_wall_ns != units[b].last_wall_ns)
+        return units[a].last_wall_ns < units[b].last_wall_ns ? -1 : 1;
+    return a < b ? -1 : a > b;
+}
+
+static void put_in_order(struct rebuild *rebuild)
+{
+    rebuild->order = calloc(rebuild->count + 1, sizeof(*rebuild->order));
+    sl_assert(rebuild->order != NULL); // a word a segment
+    for (size_t i = 0; i < rebuild->count; i++)
+        rebuild->order[i] = i;
+    qsort_r(rebuild->order, rebuild->count, sizeof(*rebuild->order), older_first, rebuild->units);
+}
+
+// About so many ids are in the spool and not in the snapshot.
+static uint64_t ids_to_read(const struct rebuild *rebuild)
+{
+    uint64_t ids = 0;
+    for (size_t i = 0; i < rebuild->count; i++)
+        if (window_known(rebuild->window, rebuild->units[i].stream)->through < rebuild->units[i].last_seq)
+            ids += rebuild->units[i].bytes / sizeof(struct ids_entry);
+    return ids;
+}
+
 static void read_units(struct rebuild *rebuild)
 {
     pthread_t threads[READERS];
     size_t started = 0;
+    struct dedupe *dedupe = rebuild->window->dedupe;
+    rebuild->filling = dedupe_filling_new(dedupe, ids_to_read(rebuild), rebuild->oldest_ns);
     while (started + 1 < READERS && pthread_create(&threads[started], NULL, reader, rebuild) == 0)
         started++;
     reader(rebuild);
     for (size_t i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
+    dedupe_filling_end(rebuild->filling, sl_wall_ns());
 }
 
 // A stream of which nothing is missing is known to its present end; copies grow, and own streams may be given back a
@@ -261,6 +303,7 @@ static bool read_spool(struct rebuild *rebuild)
         window_known(window, rebuild->units[i].stream);
     bool snapshot = atomic_load(&rebuild->covered_since_ns) != INT64_MIN;
     find_gaps(rebuild);
+    put_in_order(rebuild);
     read_units(rebuild);
     bool stopped = window_is_stopping(window);
     // Without a snapshot nothing is known of the time before the earliest id.
@@ -269,6 +312,7 @@ static bool read_spool(struct rebuild *rebuild)
         raise_covered(rebuild, earliest_ns == INT64_MAX ? sl_wall_ns() : earliest_ns);
     if (!stopped)
         note_known(rebuild);
+    free(rebuild->order);
     free(rebuild->notes);
     free(rebuild->units);
     return !stopped;
@@ -300,6 +344,13 @@ bool window_rebuild(struct window *window)
             SL_REAL("window_seconds", (double)figures.covered_ns * 1e-9),
             SL_REAL("configured_seconds", (double)window->window_ns * 1e-9));
     return true;
+}
+
+bool window_load(struct window *window, struct spool *spool)
+{
+    window->spool = spool;
+    dedupe_own_stream(window->dedupe, spool_incarnation_id(spool, 0));
+    return window_rebuild(window);
 }
 
 static void release(struct window *window, const char *stream, uint64_t through)

@@ -206,6 +206,8 @@ void model_insert(struct worker *worker, struct model *model, unsigned which, in
     struct known had = know(model);
     uint64_t word = had.word;
     struct dedupe_found found;
+    // What is there stays with its own time, and may be let go with that before it is looked at below.
+    bool absent = dedupe_look(worker->dedupe, &model->id, model_payload(model, which), &found) == DEDUPE_NEW;
     dedupe_insert(worker->dedupe, &model->id, model_payload(model, which), seen, origin, seq);
     worker->counts.inserts++;
     enum dedupe_verdict verdict;
@@ -216,7 +218,7 @@ void model_insert(struct worker *worker, struct model *model, unsigned which, in
     bool known =
         state_in(word) == MODEL_PENDING || (state_in(word) == MODEL_DURABLE && atomic_load(&model->when) > since);
     if (verdict == DEDUPE_NEW) {
-        if (known || seen > since)
+        if (known || (absent && seen > since))
             violated(worker, model, "missed behind an insert", word, verdict, now);
         (void)change(model, word, MODEL_NONE, 0);
         return;
