@@ -354,6 +354,16 @@ static void take_events(struct ingest_loop *loop, struct http_request *request, 
     refuse_claims(&intake, claims);
 }
 
+static bool cell_is_ready(struct ingest *ingest)
+{
+    if (atomic_load_explicit(&ingest->cell_ready, memory_order_acquire))
+        return true;
+    bool ready = ingest->ready(ingest->user);
+    if (ready)
+        atomic_store_explicit(&ingest->cell_ready, true, memory_order_release);
+    return ready;
+}
+
 void ingest_on_request(struct http_request *request, void *user)
 {
     struct ingest *ingest = user;
@@ -371,6 +381,10 @@ void ingest_on_request(struct http_request *request, void *user)
     }
     if (!atomic_load_explicit(&ingest->window_complete, memory_order_acquire)) {
         refuse(loop, request, route, 503, 1, "The dedupe window is being rebuilt.");
+        return;
+    }
+    if (!cell_is_ready(ingest)) {
+        refuse(loop, request, route, 503, 1, "This node fetches what its peers have of its streams.");
         return;
     }
     enum json_shape shape;

@@ -26,6 +26,9 @@ struct ingest_options {
     // In a cell: through which seq a stream is durable in two zones, or in Kafka, as far as this node knows. Any
     // thread; must be quick. NULL: there is no cell.
     uint64_t (*two_zones)(void *user, const char *stream);
+    // Own older streams reach as far as any copy in reach: asked until it says so, and requests are answered 503
+    // before. As above.
+    bool (*ready)(void *user);
     void *user;
 };
 bool ingest_new(struct ingest **out, const struct ingest_options *options, struct sl_error *err) SL_MUST_USE;

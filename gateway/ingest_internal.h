@@ -153,10 +153,11 @@ struct ingest {
     _Atomic uint32_t own_count;                            // the newest one's incarnation + 1
     pthread_mutex_t own_lock;                              // of these and of the names in `older`
     uint64_t (*two_zones)(void *user, const char *stream); // NULL: there is no cell
+    bool (*ready)(void *user);                             // the same
     void *user;
     struct dedupe *dedupe; // NULL: off
     const struct dedupe_key *key;
-    _Atomic bool attached, refusing, stream_failed, window_complete;
+    _Atomic bool attached, refusing, stream_failed, window_complete, cell_ready;
     _Atomic uint64_t told_through; // position; of all loops
     struct older_stream *older;    // OLDER_ORIGINS_MAX; NULL when off
     uint32_t loop_count;

@@ -25,6 +25,8 @@ bool ingest_new(struct ingest **out, const struct ingest_options *options, struc
         }
     }
     ingest->two_zones = options->two_zones;
+    ingest->ready = options->ready;
+    atomic_store(&ingest->cell_ready, options->ready == NULL);
     ingest->user = options->user;
     pthread_mutex_init(&ingest->own_lock, NULL);
     ingest_open_stream(ingest, 0, spool_incarnation_id(options->spool, 0));
