@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+// A transaction that is left open holds readers up until somebody inits or 15 s have passed: worth a moment.
+static const int64_t quit_within_ns = 500 * SL_NS_PER_MS;
+
 void transaction_clear(struct lane *lane)
 {
     struct transaction *transaction = &lane->transaction;
@@ -16,7 +19,7 @@ void transaction_clear(struct lane *lane)
 
 bool transaction_abort(struct lane *lane, int deadline_ms)
 {
-    int64_t deadline_ns = sl_monotonic_ns() + deadline_ms * SL_NS_PER_MS;
+    int64_t begun_ns = sl_monotonic_ns(), deadline_ns = begun_ns + deadline_ms * SL_NS_PER_MS;
     for (;;) {
         rd_kafka_error_t *error = rd_kafka_abort_transaction(lane->session.rk, ABORT_SLICE_MS);
         if (!error)
@@ -27,7 +30,8 @@ bool transaction_abort(struct lane *lane, int deadline_ms)
             sl_logf(SL_WARN, "produce", "an abort failed", SL_STR("stream", lane->session.stream),
                     SL_STR("lane", lane->name), SL_STR("cause", rd_kafka_error_string(error)));
         rd_kafka_error_destroy(error);
-        if (!resume || sl_monotonic_ns() > deadline_ns || lane_must_quit(lane))
+        int64_t now = sl_monotonic_ns();
+        if (!resume || now > deadline_ns || (lane_must_quit(lane) && now > begun_ns + quit_within_ns))
             return false;
     }
 }

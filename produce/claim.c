@@ -10,10 +10,13 @@ bool claim_is_rival(const struct progress *own, const struct progress *read)
     return strcmp(read->drainer, own->drainer) != 0 && read->claim >= own->claim;
 }
 
-enum step claim_commit(struct lane *lane)
+enum step claim_commit(struct lane *lane, uint64_t claim)
 {
     struct session *session = &lane->session;
-    uint64_t claim = session->progress.claim + 1;
+    struct produce *produce = lane->produce;
+    pthread_mutex_lock(&produce->mutex);
+    memcpy(session->drainer, produce->drainer, sizeof(session->drainer));
+    pthread_mutex_unlock(&produce->mutex);
     // Noted before the outcome is known: should the answer be lost, the record that is read then is recognised by its
     // drainer.
     snprintf(lane->claimed_stream, sizeof(lane->claimed_stream), "%s", session->stream);

@@ -121,6 +121,20 @@ static void observe_latency(struct lane *lane)
     }
 }
 
+static void report_committed(struct lane *lane)
+{
+    const struct session *session = &lane->session;
+    const struct produce_options *options = &lane->produce->options;
+    atomic_store(&lane->committed, session->progress.through);
+    if (!options->on_committed)
+        return;
+    // What was released says nothing more; the mutex is what produce_release waits for.
+    pthread_mutex_lock(&lane->mutex);
+    if (!atomic_load(&lane->leaving))
+        options->on_committed(options->user, session->stream, lane->name, session->progress.through);
+    pthread_mutex_unlock(&lane->mutex);
+}
+
 static void tell_committed(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -133,11 +147,8 @@ static void tell_committed(struct lane *lane)
         session->counted = session->progress.through;
         session->skipped = 0;
     }
-    if (session->current) {
-        atomic_store(&lane->committed, session->progress.through);
-        if (options->on_committed)
-            options->on_committed(options->user, session->stream, lane->name, session->progress.through);
-    }
+    if (session->current || lane->driven)
+        report_committed(lane);
 }
 
 static void settle(struct lane *lane, const struct progress *progress)
@@ -158,6 +169,8 @@ static void settle(struct lane *lane, const struct progress *progress)
     count_topics(lane);
     observe_latency(lane);
     deadletter_forget(lane, progress->through);
+    if (transaction->records)
+        drain_failpoint(lane, "takeover.produce");
     pthread_mutex_lock(&lane->mutex);
     lane->status.committed_seq = progress->through;
     lane->status.transactions++;
@@ -194,7 +207,7 @@ enum step transaction_finish(struct lane *lane, uint64_t through, uint64_t claim
     next.claim = claim;
     next.closed = closed;
     next.written_wall_ns = sl_wall_ns();
-    memcpy(next.drainer, lane->produce->drainer, sizeof(next.drainer));
+    memcpy(next.drainer, session->drainer, sizeof(next.drainer));
     step = send_progress(lane, &next);
     if (step == STEP_GO && is_transactional(lane))
         step = commit_call(lane);

@@ -1,4 +1,5 @@
-// The takeover steps (DESIGN.md section 7) as far as they concern this node's own streams:
+// The takeover steps (docs/protocol-ha.md), whoever's the stream is; a lane that drains by itself takes them in a row,
+// a drain that is driven (drain.h) one by one:
 //   1. a consumer, the cluster's id, sluice.progress as it has to be
 //   2. a producer with the transactional.id of the stream and lane; init_transactions fences every other drainer and
 //   ends what
@@ -30,7 +31,7 @@ static enum step look_around(struct lane *lane)
     struct session *session = &lane->session;
     struct sl_error err;
     if (!lane->tail.rk) {
-        rd_kafka_t *rk = handle_consumer(lane, &err);
+        rd_kafka_t *rk = handle_consumer(lane->produce, lane->name, &err);
         if (!rk)
             return again(lane, "consumer", err.text);
         tail_init(&lane->tail, rk);
@@ -125,17 +126,17 @@ static enum step read_to_watermark(struct lane *lane)
     return STEP_GO;
 }
 
-static enum step stop_for_rival(struct lane *lane)
+enum step session_lost(struct lane *lane)
 {
     snprintf(lane->trouble, sizeof(lane->trouble), "taken over by %s (claim %" PRIu64 ")", lane->tail.last.drainer,
              lane->tail.last.claim);
-    return STEP_STOPPED;
+    return lane->driven ? STEP_FENCED : STEP_STOPPED;
 }
 
 static bool rival_has_claimed(const struct lane *lane)
 {
     struct progress own = {.claim = lane->claimed};
-    snprintf(own.drainer, sizeof(own.drainer), "%s", lane->produce->drainer);
+    snprintf(own.drainer, sizeof(own.drainer), "%s", lane->session.drainer);
     bool claimed = lane->claimed && strcmp(lane->claimed_stream, lane->session.stream) == 0;
     return claimed && lane->tail.found && claim_is_rival(&own, &lane->tail.last);
 }
@@ -145,7 +146,7 @@ enum step session_look_for_rival(struct lane *lane)
     enum step step = read_to_watermark(lane);
     if (step != STEP_GO)
         return step;
-    return rival_has_claimed(lane) ? stop_for_rival(lane) : STEP_GO;
+    return rival_has_claimed(lane) ? session_lost(lane) : STEP_GO;
 }
 
 enum step session_read_progress(struct lane *lane)
@@ -161,7 +162,7 @@ enum step session_read_progress(struct lane *lane)
         return STEP_STOPPED;
     }
     if (rival_has_claimed(lane))
-        return stop_for_rival(lane);
+        return session_lost(lane);
     struct progress read = {0};
     if (lane->tail.found)
         read = lane->tail.last;
@@ -212,7 +213,7 @@ static void set_reader(struct lane *lane, struct spool_reader *reader)
     pthread_mutex_unlock(&lane->mutex);
 }
 
-static enum step open_reader(struct lane *lane)
+enum step session_start_reading(struct lane *lane)
 {
     struct session *session = &lane->session;
     struct sl_error err;
@@ -228,7 +229,10 @@ static enum step open_reader(struct lane *lane)
 static void session_init(struct lane *lane, const struct spool_stream_info *info)
 {
     struct session *session = &lane->session;
-    *session = (struct session){.current = info->current};
+    *session = (struct session){.current = info->current, .last = UINT64_MAX};
+    pthread_mutex_lock(&lane->produce->mutex);
+    memcpy(session->drainer, lane->produce->drainer, sizeof(session->drainer));
+    pthread_mutex_unlock(&lane->produce->mutex);
     snprintf(session->stream, sizeof(session->stream), "%s", info->id);
     progress_node(session->node, info->id);
     for (uint32_t i = 0; i < info->lane_count; i++) {
@@ -245,21 +249,45 @@ static void session_init(struct lane *lane, const struct spool_stream_info *info
     pthread_mutex_unlock(&lane->mutex);
 }
 
-enum step session_connect(struct lane *lane, const struct spool_stream_info *info)
+enum step session_open(struct lane *lane, const struct spool_stream_info *info)
+{
+    session_init(lane, info);
+    // Driven: whoever claimed before has just been fenced, and that on purpose.
+    if (lane->driven)
+        lane->claimed = 0;
+    enum step step = look_around(lane);
+    return step == STEP_GO ? make_producer(lane) : step;
+}
+
+enum step session_claim(struct lane *lane, uint64_t claim)
+{
+    enum step step = claim_commit(lane, claim);
+    return step == STEP_GO ? store_guard(lane) : step;
+}
+
+enum step session_look(struct lane *lane, const struct spool_stream_info *info)
 {
     session_init(lane, info);
     enum step step = look_around(lane);
-    if (step == STEP_GO)
-        step = make_producer(lane);
+    return step == STEP_GO ? read_to_watermark(lane) : step;
+}
+
+enum step session_connect(struct lane *lane, const struct spool_stream_info *info)
+{
+    enum step step = session_open(lane, info);
     if (step == STEP_GO)
         step = session_read_progress(lane);
     if (step == STEP_GO)
-        step = claim_commit(lane);
+        step = session_claim(lane, lane->session.progress.claim + 1);
     if (step == STEP_GO)
-        step = store_guard(lane);
-    if (step == STEP_GO)
-        step = open_reader(lane);
+        step = session_start_reading(lane);
     return step;
+}
+
+void session_leave(struct lane *lane)
+{
+    if (lane->transaction.open && !lane->session.fatal && lane->produce->options.transactional)
+        (void)transaction_abort(lane, CALL_DEADLINE_MS);
 }
 
 void session_close(struct lane *lane)
@@ -310,4 +338,23 @@ bool session_is_done(struct lane *lane, const struct spool_stream_info *info)
     }
     session_close(lane);
     return done;
+}
+
+void session_count(struct lane *lane, const struct spool_stream_info *info, uint64_t through)
+{
+    struct sl_error err;
+    session_init(lane, info);
+    struct session *session = &lane->session;
+    session->progress.through = through;
+    session->last = through;
+    if (session->counted < through && session_start_reading(lane) == STEP_GO) {
+        enum stage_state state;
+        do
+            state = stage_fill(lane, 0, &err);
+        while (state == STAGE_MORE && !lane_must_quit(lane));
+        if (state == STAGE_FAILED)
+            sl_logf(SL_WARN, "produce", "records that others produced could not be counted yet",
+                    SL_STR("stream", info->id), SL_STR("lane", lane->name), SL_STR("cause", err.text));
+    }
+    session_close(lane);
 }

@@ -23,9 +23,6 @@ enum produce_step {
     PRODUCE_STEP_RECORDS, // transactions from `first` on; the progress record after all delivery reports
     PRODUCE_STEP_CLOSE,   // commits progress with `closed`, a hint
     PRODUCE_STEP_LOOK,    // READ without a producer: whose claim is the last? Needs no INIT and no release
-    // Others have produced the records through `through`, and that was verified (on_progress): the spool is told, with
-    // their number. Needs no INIT and no release. For streams that this node wrote: its sums and retention go by it.
-    PRODUCE_STEP_COUNT,
 };
 const char *produce_step_word(enum produce_step step);
 
@@ -48,7 +45,7 @@ struct produce_order {
     enum produce_step step;
     const char *stream, *lane; // the stream: one that the spool holds (LOOK: any)
     uint32_t ticket;           // comes back in produce_done
-    uint64_t through;          // CLAIM: as READ said; CLOSE: as RECORDS said; COUNT
+    uint64_t through;          // CLAIM: as READ said; CLOSE: as RECORDS said
     uint64_t claim;            // CLAIM and CLOSE
     // RECORDS. first: RECORDS or CLAIM before it ended at first - 1. last: inclusive, durable here; 0 or UINT64_MAX:
     // the current stream, to be followed until it is released, or sealed (then it is done when its end is produced).

@@ -172,9 +172,14 @@ rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, str
     return new_producer(lane->produce, lane->name, lane->produce->brokers, transactional_id, lane->batch_bytes, err);
 }
 
-rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err)
+rd_kafka_t *handle_plain_producer(const struct produce *produce, const char *name, struct sl_error *err)
 {
-    return new_consumer(lane->produce, lane->name, lane->produce->brokers, err);
+    return new_producer(produce, name, produce->brokers, NULL, 0, err);
+}
+
+rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, struct sl_error *err)
+{
+    return new_consumer(produce, name, produce->brokers, err);
 }
 
 uint32_t handle_batch_bytes(rd_kafka_t *rk)

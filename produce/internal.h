@@ -25,6 +25,7 @@ enum {
     STAGE_MAX = 8192, // records prepared ahead
     CONDEMNED_MAX = 64,
     RECEIVED_RUNS_MAX = 4096,
+    DRAIN_ORDERS_MAX = 8, // waiting; a step follows the answer to the one before, so more is a mistake of the caller
 
     TRANSACTION_TIMEOUT_MS = 15000,
     // Below the transaction's timeout, with room for an abort: a message that cannot be delivered ends the transaction
@@ -58,13 +59,17 @@ struct produce {
     size_t owned_count;
     struct embedded *embedded; // NULL: real brokers
     char brokers[4096];
-    char drainer[SPOOL_STREAM_ID_MAX]; // this process's name in progress records
 
-    pthread_mutex_t updating; // one produce_update at a time
-    pthread_mutex_t mutex;    // lanes (only ever appended to), topics
+    pthread_mutex_t updating;          // one produce_update at a time
+    pthread_mutex_t mutex;             // lanes (only ever appended to), topics, drainer, drains; taken before a lane's
+    char drainer[SPOOL_STREAM_ID_MAX]; // this process's name in claims
     struct lane *lanes[LANES_MAX];
     _Atomic size_t lane_count;
     struct topic *topics;
+    struct drain *drains;          // driven: oldest first
+    struct drain *retired;         // their threads have nothing left to do but to be joined
+    struct feed *feed;             // driven
+    struct tombstones *tombstones; // driven
 
     struct histogram histogram;
     _Atomic int64_t reached_ns; // monotonic: last answer of a broker to any lane
@@ -142,11 +147,14 @@ struct transaction {
 // One stream of the lane while it is being drained.
 struct session {
     char stream[SPOOL_STREAM_ID_MAX];
-    char node[SPOOL_NAME_MAX + 1]; // that accepted it
+    char node[SPOOL_NAME_MAX + 1];     // that accepted it
+    char drainer[SPOOL_STREAM_ID_MAX]; // the name in this session's claim
     bool current;
-    bool ended;       // the reader said END
-    uint64_t counted; // spool_note_committed was told through here
-    uint64_t skipped; // records in (counted, progress.through] that an earlier incarnation committed
+    bool ended;         // the reader said END, or `last` is reached
+    uint64_t last;      // nothing behind it is staged; UINT64_MAX: no limit
+    int64_t starved_ns; // monotonic, since when the reader gives less than `last`; 0: it does not
+    uint64_t counted;   // spool_note_committed was told through here
+    uint64_t skipped;   // records in (counted, progress.through] that an earlier incarnation committed
     uint64_t verified;
     struct progress progress; // as committed last
     struct guard guard;
@@ -176,13 +184,15 @@ struct session {
 struct lane {
     struct produce *produce;
     char name[SPOOL_NAME_MAX + 1];
+    bool driven; // part of a struct drain
     pthread_t thread;
 
     // Shared.
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     struct produce_lane_status status; // under mutex
-    struct spool_reader *waking;       // under mutex: the session's reader, for produce_stop to wake
+    struct spool_reader *waking;       // under mutex: the session's reader, for lane_wake
+    _Atomic bool leaving;              // written under mutex: produce_release was called, the session ends at once
     _Atomic uint64_t committed;        // of the current stream
     _Atomic int64_t last_commit_ns;
 
@@ -227,34 +237,64 @@ enum step {
 struct topic *produce_topic_of(struct produce *produce, const char *name, size_t length);
 bool produce_add_lane(struct produce *produce, const char *name, struct sl_error *err) SL_MUST_USE;
 
+struct lane *lane_init(struct lane *lane, struct produce *produce, const char *name);
+void lane_destroy(struct lane *lane); // its thread has ended; the struct itself is the caller's
+void lane_free_routes(struct lane *lane);
+// Ends a wait of the lane's thread, so that it looks around. With lane->mutex.
+void lane_wake(struct lane *lane);
+
 // ---- lane.c
 void *lane_main(void *lane);
-// Stop was asked for and its deadline has passed.
+
+// ---- work.c
+// Works on the connected session until it has to be closed; says why.
+enum step lane_work(struct lane *lane);
+// Stop was asked for and its deadline has passed, or the drain was released.
 bool lane_must_quit(const struct lane *lane);
 // For a call that cannot be interrupted: CALL_DEADLINE_MS, or less when a stop has a deadline before.
 int lane_call_timeout_ms(const struct lane *lane);
 void lane_set_state(struct lane *lane, enum produce_lane_state state, const char *trouble);
+// What the session's stream is to this node: following or draining.
+enum produce_lane_state lane_working_state(const struct lane *lane);
 // Sleeps; ends early when a stop is asked for or its deadline passes. False: must quit.
 bool lane_pause(struct lane *lane, int64_t ns);
 // A warning about Kafka with lane->trouble, one a minute.
 void lane_complain(struct lane *lane);
+int64_t lane_backoff_ns(uint32_t failures, int64_t least_ns, int64_t most_ns);
+// How often progress is committed anew although nothing moves.
+int64_t lane_life_ns(const struct lane *lane);
 
 // ---- handle.c: librdkafka handles and their configuration
 // Every property on a trial handle: SL_E_CONFIG names the one that is wrong.
 bool handle_check(const struct produce *produce, struct sl_error *err) SL_MUST_USE;
 rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, struct sl_error *err);
-rd_kafka_t *handle_consumer(struct lane *lane, struct sl_error *err);
+rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, struct sl_error *err);
+// Without transactions, for tombstones.
+rd_kafka_t *handle_plain_producer(const struct produce *produce, const char *name, struct sl_error *err);
 uint32_t handle_batch_bytes(rd_kafka_t *rk); // batch.size
 
-// ---- connect.c: a stream's takeover steps, this node's own restart
+// ---- connect.c: the steps of a takeover, which are those of this node's own restart
+// All of them, in order.
 enum step session_connect(struct lane *lane, const struct spool_stream_info *info);
-void session_close(struct lane *lane);
+// One by one. A session is open from the first, whatever came of it, to session_close.
+enum step session_open(struct lane *lane, const struct spool_stream_info *info);
 // Reads progress to the high watermark, judges it by the guard and by the claim, and sets session->progress by it.
 enum step session_read_progress(struct lane *lane);
+enum step session_claim(struct lane *lane, uint64_t claim);
+enum step session_start_reading(struct lane *lane);
+// Aborts what is open when the session was told to quit.
+void session_leave(struct lane *lane);
+void session_close(struct lane *lane);
+// Without a producer: reads progress to the high watermark. lane->tail has it.
+enum step session_look(struct lane *lane, const struct spool_stream_info *info);
 // After a fencing, without a producer: STEP_STOPPED when a rival has claimed, else STEP_GO.
 enum step session_look_for_rival(struct lane *lane);
+// A rival has it, as lane->tail says: the lane stops; a drain is fenced.
+enum step session_lost(struct lane *lane);
 // True: nothing of the lane is left in an older stream beyond what was verified before; Kafka need not be asked.
 bool session_is_done(struct lane *lane, const struct spool_stream_info *info);
+// Others have produced what lies at or below `through`, as verified: counts the lane's records there for the spool.
+void session_count(struct lane *lane, const struct spool_stream_info *info, uint64_t through);
 
 // ---- stage.c: reading ahead
 enum stage_state { STAGE_MORE, STAGE_WAIT, STAGE_END, STAGE_FAILED };
@@ -315,8 +355,6 @@ rd_kafka_resp_err_t admin_topic_id(rd_kafka_t *rk, const char *topic, uint64_t i
 enum step transaction_run(struct lane *lane);
 // Serves delivery reports and errors of the session's producer; waits at most timeout_ms for the first.
 void transaction_serve(struct lane *lane, int timeout_ms);
-// The progress record alone, `claim` as given: claims, idle rewrites.
-enum step transaction_progress_only(struct lane *lane, uint64_t claim, bool closed);
 
 // ---- commit.c
 // All delivery reports, then the progress record, then the commit; on failure everything that the error asks for.
@@ -336,13 +374,46 @@ bool transaction_abort(struct lane *lane, int deadline_ms);
 void transaction_clear(struct lane *lane);
 
 // ---- claim.c
-enum step claim_commit(struct lane *lane);
+enum step claim_commit(struct lane *lane, uint64_t claim);
 // Is this progress record a rival's claim, given the last one that was committed here?
 bool claim_is_rival(const struct progress *own, const struct progress *read);
 
 // ---- verify.c
-// Looks at what read_committed readers see of the lane's progress and tells the spool. STEP_STOPPED on a rival's claim.
+// Looks at what read_committed readers see of the lane's progress and tells the spool. session_lost() on a rival's
+// claim.
 enum step verify_progress(struct lane *lane, int timeout_ms);
+
+// ---- drain.c: driven mode
+void drain_order_count(struct produce *produce, const char *stream, const char *lane, uint64_t through);
+// produce_stop's part; stopping is set.
+void drains_stop(struct produce *produce);
+// Dies here when this is a takeover and the test asked for it (base/failpoint.h).
+void drain_failpoint(const struct lane *lane, const char *name);
+
+// ---- steps.c: what an order asks for; answers it
+enum drain_order_kind { DRAIN_STEP, DRAIN_COUNT };
+struct drain_order {
+    enum drain_order_kind kind;
+    struct produce_order step; // without its strings; DRAIN_COUNT: through alone
+};
+struct drain {
+    struct lane lane; // the first member: a driven lane is a drain
+    char stream[SPOOL_STREAM_ID_MAX];
+    struct drain *next; // under produce->mutex
+    // Under lane.mutex.
+    struct drain_order orders[DRAIN_ORDERS_MAX];
+    size_t order_count;
+};
+void drain_carry_out(struct drain *drain, const struct drain_order *order);
+
+// ---- feed.c: the reader of all progress
+bool feed_start(struct produce *produce, struct sl_error *err) SL_MUST_USE;
+void feed_stop(struct produce *produce); // NULL feed is allowed
+
+// ---- tombstone.c
+void tombstones_init(struct produce *produce);
+void tombstones_serve(struct produce *produce); // the feed's thread
+void tombstones_free(struct produce *produce);  // when that has ended; NULL is allowed
 
 // ---- embedded.c
 struct embedded *embedded_start(const struct produce_options *options, struct sl_error *err);

@@ -4,18 +4,16 @@
 // one is followed until the process stops. Nothing of a stream is produced before its predecessors are done in this
 // lane.
 //
-// Failure modes, each a step that the work handed back:
-//   AGAIN    aborted, or Kafka is away: a pause that grows to 5 s, then on
+// Failure modes, each a step that the work (work.c) handed back:
+//   AGAIN    Kafka is away: a pause that grows to 5 s, then on
 //   REBUILD  an unknown outcome: new producer, progress read first
 //   FENCED   the same after a second or more, and only when no rival has claimed meanwhile
-//   HELD     a topic is in trouble: looked at again every second, nothing open meanwhile; other lanes do not notice
+//   HELD     sluice.progress is in trouble: connect again in two seconds
 //   DENIED   a permission is missing: new producer every 5 s
 //   STOPPED  until a person decides
 //   QUIT     produce_stop: drained, or out of time
 #include "produce/internal.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -25,86 +23,6 @@ static const int64_t denied_pause_ns = 5 * SL_NS_PER_S;
 static const int64_t pause_most_ns = 5 * SL_NS_PER_S;
 static const int64_t pause_least_ns = 50 * SL_NS_PER_MS;
 static const int64_t fenced_pause_ns = SL_NS_PER_S;
-static const int64_t complain_every_ns = 60 * SL_NS_PER_S;
-
-bool lane_must_quit(const struct lane *lane)
-{
-    const struct produce *produce = lane->produce;
-    return atomic_load(&produce->stopping) && sl_monotonic_ns() >= atomic_load(&produce->stop_deadline_ns);
-}
-
-int lane_call_timeout_ms(const struct lane *lane)
-{
-    const struct produce *produce = lane->produce;
-    if (!atomic_load(&produce->stopping))
-        return CALL_DEADLINE_MS;
-    int64_t left_ms = (atomic_load(&produce->stop_deadline_ns) - sl_monotonic_ns()) / SL_NS_PER_MS;
-    return left_ms < 1 ? 1 : left_ms < CALL_DEADLINE_MS ? (int)left_ms : (int)CALL_DEADLINE_MS;
-}
-
-static const char *state_level_word(enum produce_lane_state state)
-{
-    return state == PRODUCE_STOPPED ? "a lane is stopped"
-           : state == PRODUCE_HELD  ? "a lane is held up"
-                                    : "a lane's state changed";
-}
-
-void lane_set_state(struct lane *lane, enum produce_lane_state state, const char *trouble)
-{
-    pthread_mutex_lock(&lane->mutex);
-    bool changed = lane->status.state != state || lane->status.since_wall_ns == 0;
-    bool news = changed || strcmp(lane->status.trouble, trouble) != 0;
-    if (changed) {
-        lane->status.state = state;
-        lane->status.since_wall_ns = sl_wall_ns();
-    }
-    snprintf(lane->status.trouble, sizeof(lane->status.trouble), "%s", trouble);
-    char stream[SPOOL_STREAM_ID_MAX];
-    snprintf(stream, sizeof(stream), "%s", lane->status.stream);
-    pthread_mutex_unlock(&lane->mutex);
-    bool alarm = state == PRODUCE_STOPPED || state == PRODUCE_HELD;
-    if (changed || (alarm && news))
-        sl_logf(state == PRODUCE_STOPPED ? SL_ERROR
-                : alarm                  ? SL_WARN
-                                         : SL_INFO,
-                "produce", state_level_word(state), SL_STR("lane", lane->name), SL_STR("stream", stream),
-                SL_STR("state", produce_lane_state_word(state)), SL_STR("trouble", trouble));
-}
-
-bool lane_pause(struct lane *lane, int64_t ns)
-{
-    int64_t until_ns = sl_monotonic_ns() + ns;
-    pthread_mutex_lock(&lane->mutex);
-    bool stopping = atomic_load(&lane->produce->stopping);
-    for (;;) {
-        int64_t wake_ns = until_ns, now = sl_monotonic_ns();
-        if (atomic_load(&lane->produce->stopping) && atomic_load(&lane->produce->stop_deadline_ns) < wake_ns)
-            wake_ns = atomic_load(&lane->produce->stop_deadline_ns);
-        // A stop that begins now is worth another look at once.
-        if (now >= wake_ns || stopping != atomic_load(&lane->produce->stopping))
-            break;
-        struct timespec when = {.tv_sec = wake_ns / SL_NS_PER_S, .tv_nsec = wake_ns % SL_NS_PER_S};
-        pthread_cond_timedwait(&lane->wake, &lane->mutex, &when);
-    }
-    pthread_mutex_unlock(&lane->mutex);
-    return !lane_must_quit(lane);
-}
-
-void lane_complain(struct lane *lane)
-{
-    int64_t now = sl_monotonic_ns();
-    if (lane->complained_ns && now - lane->complained_ns < complain_every_ns)
-        return;
-    lane->complained_ns = now;
-    sl_logf(SL_WARN, "produce", "Kafka takes nothing just now; events stay spooled", SL_STR("lane", lane->name),
-            SL_STR("cause", lane->trouble));
-}
-
-static int64_t backoff_ns(uint32_t failures, int64_t least_ns, int64_t most_ns)
-{
-    int64_t pause_ns = least_ns << (failures < 10 ? failures : 10);
-    return pause_ns < most_ns ? pause_ns : most_ns;
-}
 
 // The oldest stream that this lane has not drained. False: none (a lane that only older streams knew).
 static bool next_stream(struct lane *lane, struct spool_stream_info *next)
@@ -133,50 +51,10 @@ static enum step look_after_fencing(struct lane *lane)
 {
     uint16_t jitter = 0;
     (void)!getrandom(&jitter, sizeof(jitter), 0);
-    int64_t pause_ns = backoff_ns(lane->fences++, fenced_pause_ns, 30 * SL_NS_PER_S);
+    int64_t pause_ns = lane_backoff_ns(lane->fences++, fenced_pause_ns, 30 * SL_NS_PER_S);
     if (!lane_pause(lane, pause_ns + pause_ns * jitter / (2 * (int64_t)UINT16_MAX)))
         return STEP_QUIT;
     return session_look_for_rival(lane);
-}
-
-static enum produce_lane_state working_state(const struct lane *lane)
-{
-    return lane->session.current ? PRODUCE_FOLLOWING : PRODUCE_DRAINING;
-}
-
-// Held up by a topic, with the session kept: nothing is open. STEP_GO when it is well again.
-static enum step wait_for_topic(struct lane *lane)
-{
-    for (;;) {
-        lane_set_state(lane, PRODUCE_HELD, lane->trouble);
-        if (!lane_pause(lane, held_pause_ns))
-            return STEP_QUIT;
-        transaction_serve(lane, 0);
-        enum step step = lane->held ? route_make_ready(lane, lane->held) : STEP_GO;
-        if (step == STEP_GO || (lane->held && lane->held->refusing))
-            return STEP_GO;
-        // Its progress is still to be seen by the rest of the world while it stands.
-        if (verify_progress(lane, 0) == STEP_STOPPED)
-            return STEP_STOPPED;
-    }
-}
-
-// Works on the connected session until it has to be closed; says why.
-static enum step drain(struct lane *lane)
-{
-    for (;;) {
-        enum step step = transaction_run(lane);
-        if (step == STEP_HELD)
-            step = wait_for_topic(lane);
-        if (step == STEP_AGAIN) {
-            if (lane->failures >= 2)
-                lane_complain(lane);
-            step = lane_pause(lane, backoff_ns(lane->failures++, pause_least_ns, pause_most_ns)) ? STEP_GO : STEP_QUIT;
-        }
-        if (step != STEP_GO && step != STEP_ABORTED)
-            return step;
-        lane_set_state(lane, working_state(lane), "");
-    }
 }
 
 // What a closed session's step asks for before the next one. False: the thread ends.
@@ -195,7 +73,7 @@ static bool between_sessions(struct lane *lane, enum step step, uint64_t counter
     case STEP_AGAIN:
         if (lane->failures >= 2) // one or two are a coordinator that moves, a topic that was made just now
             lane_complain(lane);
-        return lane_pause(lane, backoff_ns(lane->failures++, pause_least_ns, pause_most_ns));
+        return lane_pause(lane, lane_backoff_ns(lane->failures++, pause_least_ns, pause_most_ns));
     case STEP_FENCED:
         return true; // look_after_fencing has waited
     case STEP_HELD:
@@ -222,11 +100,11 @@ static bool run_session(struct lane *lane, const struct spool_stream_info *info)
         lane_set_state(lane, PRODUCE_CONNECTING, lane->failures ? lane->trouble : "");
     enum step step = session_connect(lane, info);
     if (step == STEP_GO) {
-        lane_set_state(lane, working_state(lane), "");
-        step = drain(lane);
+        lane_set_state(lane, lane_working_state(lane), "");
+        step = lane_work(lane);
     }
-    if (step == STEP_QUIT && lane->transaction.open && !lane->session.fatal && lane->produce->options.transactional)
-        (void)transaction_abort(lane, 500);
+    if (step == STEP_QUIT)
+        session_leave(lane);
     if (step == STEP_FENCED) {
         step = look_after_fencing(lane);
         step = step == STEP_GO ? STEP_FENCED : step;
@@ -254,13 +132,7 @@ void *lane_main(void *argument)
         if (!run_session(lane, &info))
             break;
     }
-    for (size_t i = 0; i < ROUTE_BUCKETS; i++) {
-        while (lane->routes[i]) {
-            struct route *route = lane->routes[i];
-            lane->routes[i] = route->next;
-            free(route);
-        }
-    }
+    lane_free_routes(lane);
     tail_free(&lane->tail);
     return NULL;
 }

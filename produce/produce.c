@@ -1,4 +1,4 @@
-// The public face: options, lanes and topics as a whole. What a lane does is lane.c's.
+// The public face: options, lanes and topics as a whole. What a lane does is lane.c's, and driven drains are drain.c's.
 #include "produce/internal.h"
 
 #include <stdio.h>
@@ -34,6 +34,9 @@ static void copy_options(struct produce *produce, const struct produce_options *
     copy->topics = NULL;
     copy->lanes = NULL;
     copy->brokers = NULL;
+    // A transaction is a sign of life, too.
+    if (copy->driven && copy->transaction_time_ns > copy->takeover_after_ns / 3)
+        copy->transaction_time_ns = copy->takeover_after_ns / 3;
 }
 
 static void free_all(struct produce *produce)
@@ -81,10 +84,8 @@ static struct lane *find_lane(const struct produce *produce, const char *name)
     return NULL;
 }
 
-static struct lane *new_lane(struct produce *produce, const char *name)
+struct lane *lane_init(struct lane *lane, struct produce *produce, const char *name)
 {
-    struct lane *lane = calloc(1, sizeof(*lane));
-    sl_assert(lane);
     lane->produce = produce;
     snprintf(lane->name, sizeof(lane->name), "%s", name);
     snprintf(lane->status.lane, sizeof(lane->status.lane), "%s", name);
@@ -100,11 +101,30 @@ static struct lane *new_lane(struct produce *produce, const char *name)
     return lane;
 }
 
-static void free_lane(struct lane *lane)
+void lane_destroy(struct lane *lane)
 {
     pthread_cond_destroy(&lane->wake);
     pthread_mutex_destroy(&lane->mutex);
-    free(lane);
+}
+
+void lane_free_routes(struct lane *lane)
+{
+    for (size_t i = 0; i < ROUTE_BUCKETS; i++) {
+        while (lane->routes[i]) {
+            struct route *route = lane->routes[i];
+            lane->routes[i] = route->next;
+            free(route);
+        }
+    }
+    lane->route_last = NULL;
+    lane->held = NULL;
+}
+
+void lane_wake(struct lane *lane)
+{
+    if (lane->waking)
+        spool_reader_wake(lane->waking);
+    pthread_cond_broadcast(&lane->wake);
 }
 
 bool produce_add_lane(struct produce *produce, const char *name, struct sl_error *err)
@@ -114,10 +134,13 @@ bool produce_add_lane(struct produce *produce, const char *name, struct sl_error
     size_t count = atomic_load(&produce->lane_count);
     if (count == LANES_MAX)
         return sl_fail(err, SL_E_CONFIG, "lane %s: more than %d lanes", name, LANES_MAX);
-    struct lane *lane = new_lane(produce, name);
+    struct lane *lane = calloc(1, sizeof(*lane));
+    sl_assert(lane);
+    lane_init(lane, produce, name);
     int code = pthread_create(&lane->thread, NULL, lane_main, lane);
     if (code != 0) {
-        free_lane(lane);
+        lane_destroy(lane);
+        free(lane);
         return sl_fail_errno(err, SL_E_UNAVAILABLE, code, "start the thread of lane %s", name);
     }
     char title[16]; // the kernel keeps 15 characters
@@ -166,7 +189,7 @@ static bool update(struct produce *produce, const struct produce_topic *topics, 
 {
     if (!add_topics(produce, topics, topic_count, err))
         return false;
-    for (size_t i = 0; i < lane_count; i++) {
+    for (size_t i = 0; i < lane_count && !produce->options.driven; i++) {
         if (!produce_add_lane(produce, lanes[i], err))
             return false;
     }
@@ -201,8 +224,10 @@ bool produce_start(struct produce **out, const struct produce_options *options, 
     snprintf(produce->brokers, sizeof(produce->brokers), "%s", brokers);
     if (!handle_check(produce, err))
         goto free_produce;
+    if (options->driven)
+        tombstones_init(produce);
     if (!produce_update(produce, options->topics, options->topic_count, options->lanes, options->lane_count, err) ||
-        !add_older_lanes(produce, err)) {
+        !(options->driven ? feed_start(produce, err) : add_older_lanes(produce, err))) {
         produce_stop(produce, 0);
         return false;
     }
@@ -222,14 +247,16 @@ void produce_stop(struct produce *produce, int64_t deadline_ns)
     for (size_t i = 0; i < count; i++) {
         struct lane *lane = produce->lanes[i];
         pthread_mutex_lock(&lane->mutex);
-        if (lane->waking)
-            spool_reader_wake(lane->waking);
-        pthread_cond_broadcast(&lane->wake);
+        lane_wake(lane);
         pthread_mutex_unlock(&lane->mutex);
     }
     for (size_t i = 0; i < count; i++) {
         pthread_join(produce->lanes[i]->thread, NULL);
-        free_lane(produce->lanes[i]);
+        lane_destroy(produce->lanes[i]);
+        free(produce->lanes[i]);
     }
+    drains_stop(produce);
+    feed_stop(produce);
+    tombstones_free(produce);
     free_all(produce);
 }

@@ -78,7 +78,7 @@ void produce_stop(struct produce *produce, int64_t deadline_ns);
 bool produce_update(struct produce *produce, const struct produce_topic *topics, size_t topic_count,
                     const char *const *lanes, size_t lane_count, struct sl_error *err) SL_MUST_USE;
 
-// The current stream's committed position in a lane; 0 = nothing.
+// The current stream's committed position in a lane; 0 = nothing. Driven: of the stream that produce_set_drainer named.
 uint64_t produce_committed(const struct produce *produce, const char *lane);
 // The brokers' address; for embedded the mock cluster's.
 const char *produce_brokers(const struct produce *produce);
@@ -104,6 +104,7 @@ struct produce_lane_status {
     uint64_t dead_lettered, refused;
     char trouble[300]; // "" or a sentence for an operator
 };
+// Driven: one for each drain that is there, whatever its stream; none for a lane that nobody drains here.
 size_t produce_lanes(const struct produce *produce, struct produce_lane_status *out, size_t capacity);
 
 struct produce_topic_status {

@@ -110,7 +110,8 @@ static void walk_frame(struct lane *lane)
 {
     struct session *session = &lane->session;
     struct record record;
-    while (session->stage_count < STAGE_MAX && record_next(&session->cursor_in, &record)) {
+    while (session->stage_count < STAGE_MAX && session->cursor_seq <= session->last &&
+           record_next(&session->cursor_in, &record)) {
         uint64_t seq = session->cursor_seq++;
         bool own = is_of_lane(lane, &record);
         if (seq <= session->progress.through) {
@@ -156,11 +157,61 @@ static enum stage_state take_damage(struct lane *lane, const struct spool_damage
     return STAGE_MORE;
 }
 
+static bool take_frame(struct lane *lane, struct spool_frame *frame, struct sl_error *err)
+{
+    struct session *session = &lane->session;
+    uint64_t first_seq = frame->header.first_seq, through = session->progress.through;
+    session->starved_ns = 0;
+    // A copy may begin anywhere. Whoever orders a drain knows where; progress must not pass what was never there.
+    if (lane->driven && first_seq > session->staged_through + 1 && first_seq > through + 1) {
+        spool_frame_release(frame);
+        if (!spool_reader_seek(session->reader, session->staged_through + 1, err))
+            return sl_wrap(err, "seek %s to %" PRIu64, session->stream, session->staged_through + 1);
+        return sl_fail(err, SL_E_REFUSED, "the copy of %s goes on at %" PRIu64 ", walked is %" PRIu64, session->stream,
+                       first_seq, session->staged_through);
+    }
+    session->cursor = chunk_new(session, frame);
+    session->cursor_in = sl_reader_of(frame->body, frame->header.body_length);
+    session->cursor_seq = first_seq;
+    return true;
+}
+
+// Ordered was more: the copy may still be growing. For how long that is believed is transaction.c's.
+static enum stage_state take_wait(struct session *session)
+{
+    if (session->last != UINT64_MAX && !session->starved_ns)
+        session->starved_ns = sl_monotonic_ns();
+    return STAGE_WAIT;
+}
+
+static enum stage_state take_end(struct lane *lane, int64_t timeout_ns, struct sl_error *err)
+{
+    struct session *session = &lane->session;
+    // Progress may reach beyond what is left of the stream here; what is there has been walked.
+    if (session->staged_through < session->progress.through)
+        session->staged_through = session->progress.through;
+    count_skipped(lane);
+    if (session->last == UINT64_MAX || session->staged_through >= session->last) {
+        session->ended = true;
+        return STAGE_END;
+    }
+    if (!spool_reader_seek(session->reader, session->staged_through + 1, err)) {
+        sl_wrap(err, "seek %s to %" PRIu64, session->stream, session->staged_through + 1);
+        return STAGE_FAILED;
+    }
+    (void)lane_pause(lane, timeout_ns);
+    return take_wait(session);
+}
+
 enum stage_state stage_fill(struct lane *lane, int64_t timeout_ns, struct sl_error *err)
 {
     struct session *session = &lane->session;
     size_t before = session->stage_count;
     while (session->stage_count == before && session->stage_count < STAGE_MAX) {
+        if (session->staged_through >= session->last)
+            session->ended = true;
+        if (session->ended)
+            return STAGE_END;
         if (session->cursor) {
             walk_frame(lane);
             continue;
@@ -168,25 +219,17 @@ enum stage_state stage_fill(struct lane *lane, int64_t timeout_ns, struct sl_err
         // The next frame would be held in memory beside those that librdkafka still points into.
         if (session->stage_count && session->staged_bytes >= lane->produce->options.queue_bytes / 2)
             return STAGE_MORE;
-        if (session->ended)
-            return STAGE_END;
         struct spool_frame *frame = NULL;
         struct spool_damage damage = {0};
         switch (spool_reader_next(session->reader, timeout_ns, &frame, &damage, err)) {
         case SPOOL_READ_FRAME:
-            session->cursor = chunk_new(session, frame);
-            session->cursor_in = sl_reader_of(frame->body, frame->header.body_length);
-            session->cursor_seq = frame->header.first_seq;
+            if (!take_frame(lane, frame, err))
+                return STAGE_FAILED;
             break;
         case SPOOL_READ_WAIT:
-            return STAGE_WAIT;
+            return take_wait(session);
         case SPOOL_READ_END:
-            session->ended = true;
-            // Progress may reach beyond what is left of the stream here; what is there has been walked.
-            if (session->staged_through < session->progress.through)
-                session->staged_through = session->progress.through;
-            count_skipped(lane);
-            return STAGE_END;
+            return take_end(lane, timeout_ns, err);
         case SPOOL_READ_DAMAGED:
             if (take_damage(lane, &damage, err) == STAGE_FAILED)
                 return STAGE_FAILED;

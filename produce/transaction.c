@@ -15,13 +15,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int64_t moved_rewrite_ns = 1600 * SL_NS_PER_MS; // takeover_after / 3
-// Nobody takes over from this node yet, so a progress record that would say nothing new only proves that Kafka is
-// there.
-static const int64_t idle_rewrite_ns = 30 * SL_NS_PER_S;
+static const int64_t moved_rewrite_ns = 1600 * SL_NS_PER_MS;
 static const int64_t verify_every_ns = 2 * SL_NS_PER_S;
 static const int64_t probe_every_ns = 5 * SL_NS_PER_S;
 static const int64_t idle_wait_ns = 100 * SL_NS_PER_MS;
+static const int64_t starved_most_ns = 5 * SL_NS_PER_S;
 static const int64_t open_wait_ns = 5 * SL_NS_PER_MS;
 enum { FULL_WAIT_MS = 20, PROBE_TIMEOUT_MS = 1000, TRANSACTION_RECORDS_MAX = 1000000 };
 
@@ -228,7 +226,7 @@ static bool must_finish(const struct lane *lane)
     const struct session *session = &lane->session;
     if (!transaction->open)
         return false;
-    bool more = session->stage_count > 0 || session->cursor != NULL;
+    bool more = session->stage_count > 0 || (session->cursor != NULL && !session->ended);
     if (transaction->cut || transaction->records >= TRANSACTION_RECORDS_MAX ||
         (more && session->stage_count && session->stage[session->stage_first].seq > transaction->limit))
         return true;
@@ -247,6 +245,25 @@ static enum step end_of_stream(struct lane *lane)
     if (step != STEP_GO)
         return step;
     return session->verified >= session->progress.through ? STEP_END : STEP_GO;
+}
+
+// The range that was ordered was walked to its end, or the stream that is followed was sealed.
+static enum step end_of_range(struct lane *lane)
+{
+    struct session *session = &lane->session;
+    if (stage_through(session) <= session->progress.through)
+        return STEP_END;
+    return transaction_finish(lane, stage_through(session), session->progress.claim, false);
+}
+
+static bool is_starving(struct lane *lane, int64_t now)
+{
+    const struct session *session = &lane->session;
+    if (!session->starved_ns || now - session->starved_ns < starved_most_ns)
+        return false;
+    snprintf(lane->trouble, sizeof(lane->trouble), "the copy of %.100s ends at %" PRIu64 ", not at %" PRIu64,
+             session->stream, session->staged_through, session->last);
+    return true;
 }
 
 static bool is_drained(const struct lane *lane)
@@ -275,9 +292,12 @@ static enum step idle_turn(struct lane *lane)
     bool stopping = atomic_load(&lane->produce->stopping);
     int64_t now = sl_monotonic_ns(), since_progress = now - session->progress_ns;
     if (session->ended)
-        return end_of_stream(lane);
+        return lane->driven ? end_of_range(lane) : end_of_stream(lane);
+    if (is_starving(lane, now))
+        return STEP_REBUILD;
     bool moved = stage_through(session) > session->progress.through;
-    if ((moved && (stopping || since_progress >= moved_rewrite_ns)) || since_progress >= idle_rewrite_ns)
+    int64_t rewrite_ns = lane_life_ns(lane) - lane_life_ns(lane) / 8; // a commit takes a while, too
+    if ((moved && (stopping || since_progress >= moved_rewrite_ns)) || since_progress >= rewrite_ns)
         return transaction_finish(lane, stage_through(session), session->progress.claim, false);
     if (session->verified < session->progress.through && (stopping || now - session->verified_ns >= verify_every_ns))
         return verify_progress(lane, stopping ? 50 : 0);

@@ -2,8 +2,6 @@
 // commit's return value. The consumer stays open between looks, so a look costs no request of its own.
 #include "produce/internal.h"
 
-#include <stdio.h>
-
 enum step verify_progress(struct lane *lane, int timeout_ms)
 {
     struct session *session = &lane->session;
@@ -12,11 +10,8 @@ enum step verify_progress(struct lane *lane, int timeout_ms)
     if (!lane->tail.found)
         return STEP_GO;
     const struct progress *read = &lane->tail.last;
-    if (claim_is_rival(&session->progress, read)) {
-        snprintf(lane->trouble, sizeof(lane->trouble), "taken over by %s (claim %llu)", read->drainer,
-                 (unsigned long long)read->claim);
-        return STEP_STOPPED;
-    }
+    if (claim_is_rival(&session->progress, read))
+        return session_lost(lane);
     // The embedded broker shows records of aborted transactions, too: no more than was committed here is believed.
     uint64_t through = read->through < session->progress.through ? read->through : session->progress.through;
     // Nor is it said before what lies below has been counted (stage.c).
