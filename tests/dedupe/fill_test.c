@@ -149,7 +149,7 @@ static void each_goes_at_its_time(void **state)
     struct dedupe *dedupe = make(IDS * 2);
     struct filling filling = {.dedupe = dedupe, .to = IDS, .first_ns = now - day + day / 10, .last_ns = now - day / 4};
     fill(&filling, THREADS);
-    for (int64_t at = now; at <= filling.last_ns + day + day / 32; at += day / 64) {
+    for (int64_t at = now; at <= filling.last_ns + day + day / 16; at += day / 64) {
         dedupe_tick(dedupe, at);
         uint64_t evicted;
         for (uint64_t i = 0; i < IDS; i += BLOCK) {

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WINDOW = ("claim", "figures", "filter", "generation", "origin", "sweep", "table", "window")
-TESTS = {"window": ("-lcmocka",), "generation": ("-lcmocka",), "model": ()}
+WINDOW = ("claim", "figures", "fill", "filter", "generation", "origin", "sweep", "table", "window")
+TESTS = {"window": ("-lcmocka",), "generation": ("-lcmocka",), "fill": ("-lcmocka",), "model": ()}
 LIBRARIES = ("-lpthread",)
 # Chance finds what depends on two threads meeting: then it gets this many tries with another seed each.
 SEEDS = 6
@@ -102,6 +102,20 @@ SABOTAGES = (
     ("lose-the-payload", "claim.c", "window",
      "((hit->w2 ^ payload_hash) & HASH_MASK) == 0 ?",
      "((hit->w2 ^ payload_hash) & HASH_MASK << 8) == 0 ?"),
+    ("fill-in-what-is-there", "fill.c", "fill",
+     "if (__builtin_expect(old != 0, false))",
+     "if (false)"),
+    ("fill-and-leave-out-what-finds-no-room", "fill.c", "fill",
+     "        enter_chosen(filler, item);\n    else\n        go_by_insert(filler, item);",
+     "        enter_chosen(filler, item);"),
+    ("fill-into-one-slot", "fill.c", "fill",
+     "atomic_store_explicit(&filling->taken[sets[best]], (uint8_t)(least + 1), memory_order_relaxed);",
+     "",
+     "unsigned way = (item->slot + i) % WAYS;\n        uint64_t empty = 0;",
+     "unsigned way = (item->slot + i) % WAYS;\n        uint64_t empty = atomic_load(&set->w0[way]);"),
+    ("fill-and-end-with-the-restart", "fill.c", "fill",
+     "(void)generation_rotate(dedupe, atomic_load(&dedupe->current), atomic_load(&dedupe->clock_ns));\n    coverage",
+     "coverage"),
 )
 
 
