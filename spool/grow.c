@@ -43,7 +43,8 @@ void growth_tell_first(struct growth *growth, enum spool_outcome outcome)
 
 // ---- the stream
 
-// The stream with its place in the list. NULL: the keeper is just removing what was left of it.
+// The stream with its place in the list. NULL: not now. The keeper has yet to walk it, or is just removing what was
+// left of it.
 static struct stream *enlist(struct spool *spool, const char *id)
 {
     struct stream *fresh = stream_new(spool, id);
@@ -57,8 +58,9 @@ static struct stream *enlist(struct spool *spool, const char *id)
         fresh = NULL;
         streams_insert(spool, stream);
     }
-    bool removing = stream->removing;
-    if (!removing) {
+    sl_assert(!stream->current);
+    bool free_now = !stream->removing && (stream->scanned || stream->gone);
+    if (free_now) {
         stream->uncounted |= !stream_is_copy(stream) && stream->segment_count == 0;
         if (stream->end_seq + 1 < stream->base_seq) // nothing but ids was found
             stream->end_seq = stream->base_seq - 1;
@@ -69,14 +71,13 @@ static struct stream *enlist(struct spool *spool, const char *id)
             stream->scanned = stream->settled = true;
             stream->gone = false;
         }
-        sl_assert(!stream->current && stream->scanned);
         stream->growing = true;
         spool->streams_growing++;
     }
     pthread_mutex_unlock(&spool->mutex);
     if (fresh != NULL)
         stream_free(fresh);
-    return removing ? NULL : stream;
+    return free_now ? stream : NULL;
 }
 
 static void begin_log(struct spool *spool, struct growth *growth)

@@ -36,9 +36,9 @@ struct spool_store {
 // Never blocks. False: the spool is failed or closing; the store is still the caller's and done() is not called. Stores
 // of a stream are written in the order of submission. first_seq is the one behind what was submitted last, or else the
 // stream's end + 1; beyond that only with new_base, or where nothing of the stream is held. What lies at or below the
-// end is passed over: it is here, or below the base. The stream must be walked (spool_stream_info.scanned) and not be
-// one that this process writes. Without space a store waits: the own writer goes first. SPOOL_FAILED: the spool has
-// failed, or was closed before there was space.
+// end is passed over: it is here, or below the base. Not for the stream that this process writes. A store waits while
+// its stream is not walked yet (spool_stream_info.scanned), and for space: the own writer goes first. SPOOL_FAILED: the
+// spool has failed, or was closed before there was space.
 bool spool_store(struct spool *spool, struct spool_store *store) SL_MUST_USE;
 
 // Records of a copy up to `through` are not needed any more: base_seq moves at once, durably and with deletion of whole

@@ -208,6 +208,7 @@ static void walked(struct stream *stream, const struct scanner *scanner, const s
     uint64_t pending = stream_pending_events(stream);
     uint64_t end_seq = stream->end_seq;
     pthread_mutex_unlock(&spool->mutex);
+    replica_kick(spool); // it may grow now
     sl_logf(SL_INFO, "spool", "older stream walked", SL_STR("stream", stream->id),
             SL_STR("end", verdict_word(event->verdict)), SL_UINT("end_seq", end_seq),
             SL_UINT("pending_events", pending));

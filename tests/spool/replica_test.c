@@ -57,6 +57,8 @@ static void a_copy_grows_across_restarts(void **state)
         else
             world_close_ok(world);
         world_open_ok(world);
+        if (life == 1) // waits for the walk
+            world_store_ok(world, COPY_STREAM, ++end, 1, 1000);
         world_settle(world); // walked
         expect_held(world, COPY_STREAM, 1, end);
         world_expect_range(world, COPY_STREAM, 1, end);
