@@ -4,7 +4,9 @@
 // the lane up) is the same code as without driving; what needs a new producer ends the step, for the caller to decide.
 //
 // Threads: any; every function returns at once. The callbacks of produce_options (on_done, on_committed, on_progress)
-// come on threads of produce, must be cheap, and must not call back into produce. Strings are copied.
+// come on threads of produce (on_done of an order for which no thread can be started: on the caller's), must be cheap,
+// and must not call back into produce. They are made with a lock of the drain held: no lock that a callback takes may
+// be held while produce is called. Strings are copied.
 #ifndef SLUICE_PRODUCE_DRAIN_H
 #define SLUICE_PRODUCE_DRAIN_H
 
