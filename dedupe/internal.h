@@ -20,7 +20,10 @@ enum {
     RESTART_MAX = LIVE_MAX - 32, // generations of the past that a snapshot brings back
     PARTS = 64, // a generation is closed when it has run for this part of the window, or holds this part of it
     FIRST_NUMBER = RING,
-    STREAMS = 4,       // (origin, range of seqs) pairs that one generation can name
+    // (origin, range of seqs) pairs that one generation can name. A node of a cell hears of the streams that three
+    // nodes write and of older ones that are given back, all at once; one more than this, and generations would end
+    // with every change from one to the other.
+    STREAMS = 8,
     SEQ_BITS = 22,     // of a seq in an entry; the rest comes from its generation
     ANCHOR_SHIFT = 20, // ranges begin at multiples of 2^20, a quarter of what SEQ_BITS can tell apart
     ORIGINS = 256,
@@ -35,11 +38,12 @@ enum {
 // w0  63..11 tag: the low 53 bits of the id's first word | 10..3 generation, modulo 256 | 2..0 state
 //     The only word that says whether an entry exists, and the only one that several threads contend for.
 // w1  the id's second word
-// w2  63..24 the payload hash's high bits | 23..22 which of the generation's streams | 21..0 the seq's low bits
+// w2  63..25 the payload hash's high bits | 24..22 which of the generation's streams | 21..0 the seq's low bits
 //
 // Third, set within it, w1 and tag give back all 128 bits of the id (table.c: place_of, entry_id).
 enum { TAG_BITS = 53, TAG_SHIFT = 64 - TAG_BITS, GENERATION_SHIFT = 3, STATE_MASK = 7 };
-#define HASH_MASK (~(uint64_t)0xffffff)
+#define HASH_MASK (~(uint64_t)0x1ffffff)
+_Static_assert((HASH_MASK & (((uint64_t)STREAMS << SEQ_BITS) - 1)) == 0, "the parts of w2 do not overlap");
 
 enum slot_state {
     SLOT_EMPTY = 0,    // the whole word is 0
@@ -235,7 +239,7 @@ static inline uint64_t w2_make(uint64_t payload_hash, int stream, uint64_t seq)
     return (payload_hash & HASH_MASK) | (uint64_t)stream << SEQ_BITS | (seq & ((UINT64_C(1) << SEQ_BITS) - 1));
 }
 
-// An entry as the snapshot sees it. The payload hash has its low 24 bits cleared: what dedupe_insert keeps of it.
+// An entry as the snapshot sees it. The payload hash has its low 25 bits cleared: what dedupe_insert keeps of it.
 struct dedupe_entry {
     struct dedupe_id id;
     uint64_t payload_hash;

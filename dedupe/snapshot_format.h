@@ -58,7 +58,7 @@ struct snapshot_group {
 
 struct snapshot_entry {
     struct dedupe_id id;
-    uint64_t payload_hash;           // its low 24 bits are not kept
+    uint64_t payload_hash;           // its low 25 bits are not kept
     uint32_t group, choice, seq_low; // choice: in which of the id's places it was
 };
 

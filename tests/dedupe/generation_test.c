@@ -138,12 +138,12 @@ static void closed_by_span(void **state)
 {
     struct dedupe *dedupe = *state;
     uint64_t first = current(dedupe), number = 0;
-    // Four ranges of three quarters of 2^22 each, at the least.
-    for (uint64_t seq = 1; seq < UINT64_C(1) << 24; seq += 99991, number++)
+    // Eight ranges of three quarters of 2^22 each, at the least.
+    for (uint64_t seq = 1; seq < UINT64_C(1) << 25; seq += 99991, number++)
         store(dedupe, number, NOW, seq);
     assert_int_equal(current(dedupe), first + 1);
     number = 0;
-    for (uint64_t seq = 1; seq < UINT64_C(1) << 24; seq += 99991, number++)
+    for (uint64_t seq = 1; seq < UINT64_C(1) << 25; seq += 99991, number++)
         expect(dedupe, number, DEDUPE_ORIGIN_OWN, seq);
 }
 
@@ -287,6 +287,24 @@ static void inserts_by_time(void **state)
     dedupe_figures(dedupe, NOW + WINDOW, &figures);
     assert_int_equal(figures.evicted, 0);
     assert_true(figures.covered_ns == WINDOW);
+}
+
+// A cell's streams take turns, and that ends no generation.
+static void streams_that_take_turns(void **state)
+{
+    struct dedupe *dedupe = *state;
+    uint32_t origins[STREAMS];
+    uint64_t first = current(dedupe), seq = 1;
+    for (unsigned i = 0; i < STREAMS; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "stream-%u", i);
+        origins[i] = i == 0 ? DEDUPE_ORIGIN_OWN : dedupe_origin(dedupe, name);
+    }
+    for (; seq < 500; seq++)
+        insert(dedupe, seq, NOW, origins[seq % STREAMS], seq);
+    assert_int_equal(current(dedupe), first);
+    for (seq = 1; seq < 500; seq++)
+        expect(dedupe, seq, origins[seq % STREAMS], seq);
 }
 
 // More streams, and wider ranges of seqs, than one generation names.
@@ -436,7 +454,7 @@ static void entries_come_back(void **state)
         seen[number] = true;
         struct dedupe_id id = id_of(number);
         assert_memory_equal(&entry.id, &id, sizeof(id));
-        assert_true(entry.payload_hash == (HASH & ~UINT64_C(0xffffff)));
+        assert_true(entry.payload_hash == (HASH & ~UINT64_C(0x1ffffff)));
         int64_t received_ns = number % 5 == 0 ? NOW - (int64_t)(number + 1) * SECOND : NOW;
         assert_true(entry.seen_wall_ns >= received_ns && entry.seen_wall_ns < received_ns + 101 * SECOND);
     }
@@ -456,6 +474,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(settled_late, make, unmake),
         cmocka_unit_test_setup_teardown(goes_on_without_tick, make, unmake),
         cmocka_unit_test_setup_teardown(inserts_by_time, make, unmake),
+        cmocka_unit_test_setup_teardown(streams_that_take_turns, make, unmake),
         cmocka_unit_test_setup_teardown(many_origins_at_one_time, make, unmake),
         cmocka_unit_test_setup_teardown(origins_are_used_again, make, unmake),
         cmocka_unit_test_setup_teardown(an_insert_never_evicts_what_is_younger, make, unmake),

@@ -29,7 +29,7 @@ uint64_t model_payload(const struct model *model, unsigned which)
 {
     uint64_t mixed = (model->id.words[0] ^ model->id.words[1] * 3) * UINT64_C(0x9e3779b97f4a7c15);
     // They differ in the lowest bit that is kept.
-    return which == 0 ? mixed : mixed ^ UINT64_C(1) << 24;
+    return which == 0 ? mixed : mixed ^ UINT64_C(1) << 25;
 }
 
 static bool change(struct model *model, uint64_t from, enum model_state to, unsigned which)

@@ -156,7 +156,7 @@ static void payload_bits(void **state)
     store(dedupe, 9, NOW, (UINT64_C(1) << 22) - 1);
     for (unsigned bit = 0; bit < 64; bit++) {
         enum dedupe_verdict verdict = dedupe_look(dedupe, &id, HASH ^ UINT64_C(1) << bit, &found);
-        assert_int_equal(verdict, bit < 24 ? DEDUPE_DUPLICATE : DEDUPE_CONFLICT);
+        assert_int_equal(verdict, bit < 25 ? DEDUPE_DUPLICATE : DEDUPE_CONFLICT);
     }
 }
 

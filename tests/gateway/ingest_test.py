@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""When a request is answered, while the test says how far peers and Kafka are: ingest_test.py INGEST_STAND [unittest arguments]."""
+"""When a request is answered, while the test says how far peers and Kafka are.
+
+ingest_test.py INGEST_STAND [unittest arguments]
+"""
 import http.client
 import json
 import subprocess
