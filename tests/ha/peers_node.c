@@ -108,7 +108,7 @@ void node_options(struct node *node, uint8_t self)
                                            .listen = "127.0.0.1:0",
                                            .cluster = "payments",
                                            .dedupe_key_id = {1, 2, 3},
-                                           .silence_ns = 30 * SL_NS_PER_S,
+                                           .silence_ns = 600 * SL_NS_PER_S,
                                            .message_bytes_max = 8 << 20,
                                            .output_high_bytes = 1 << 20,
                                            .output_low_bytes = 256 << 10,
