@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SUPPORT = ("disk", "disk_ops", "fault", "scan_fixture", "world")
+SUPPORT = ("copies", "disk", "disk_ops", "fault", "scan_fixture", "world")
 LIBRARIES = ("-lcmocka", "-lisal", "-lpthread", "-lm")
 
 # name, file, the test that has to see it, what is there, what is put in its place
@@ -29,13 +29,9 @@ SABOTAGES = (
     ("no-sync-of-the-stream-directory", "spool/segment.c", "crash",
      "rc = storage->ops->sync_directory(storage->context, log->dir);",
      ""),
-    ("no-sync-of-the-spool-directory", "spool/spool.c", "crash",
-     "rc = spool->storage.ops->sync_directory(spool->storage.context, spool->dir);\n"
-     "    if (rc < 0)\n"
-     "        return sl_fail_errno(err, rc == -ENOSPC",
-     "rc = 0;\n"
-     "    if (rc < 0)\n"
-     "        return sl_fail_errno(err, rc == -ENOSPC"),
+    ("no-sync-of-the-spool-directory", "spool/incarnation.c", "crash",
+     "rc = storage->ops->sync_directory(storage->context, spool->dir);",
+     "rc = 0;"),
     ("delete-before-the-base-is-stored", "spool/retain.c", "crash",
      "if (!progress_store(stream, &err))",
      "if (false)"),
@@ -57,8 +53,10 @@ SABOTAGES = (
      ""),
     ("forget-to-fail-the-queue", "spool/commit.c", "fault",
      "    fail_waiting(spool);\n"
-     "    if (spool->on_failed",
-     "    if (spool->on_failed"),
+     "    tell_failure(spool);\n"
+     "}",
+     "    tell_failure(spool);\n"
+     "}"),
     ("take-a-body-unverified", "spool/scan.c", "recover",
      "!frame_body_verify(header, frame_bytes(frame))",
      "false"),
@@ -100,12 +98,33 @@ SABOTAGES = (
      "facts->no_record = ",
      "facts->no_record = false && "),
     ("admit-without-room", "spool/figures.c", "retain",
-     "if (!whole || current + ready < needed + reserve)\n"
+     "if (!whole || current + ready < needed + figures_reserve(spool))\n"
      "            return SPOOL_FULL;",
      ""),
     ("prepare-beyond-the-budget", "spool/keeper.c", "retain",
-     "while (budget_left(spool) < size_bytes)",
+     "while (budget_left(spool) < size_bytes + (need->for_copies ? spool->segment_bytes : 0))",
      "while (false)"),
+    ("store-a-copy-before-its-base", "spool/grow.c", "replica_crash",
+     "if (!progress_store(growth->stream, err))",
+     "if (false)"),
+    ("no-sync-of-a-copy-s-directory", "spool/grow.c", "replica_crash",
+     "rc = storage->ops->sync_directory(storage->context, spool->dir);",
+     "rc = 0;"),
+    ("no-sync-of-the-marks-directory", "spool/marks.c", "replica_crash",
+     "rc = storage->ops->sync_directory(storage->context, spool->dir);",
+     "rc = 0;"),
+    ("take-a-kill-for-damage", "spool/scan.c", "replica_crash",
+     "*goes_on = next->first_seq == scanner->expected",
+     "*goes_on = false && next->first_seq == scanner->expected"),
+    ("go-on-behind-anything", "spool/scan.c", "recover",
+     "? scanner->chain_known && header.previous_frame_crc == scanner->chain",
+     "? true"),
+    ("delete-copies-untrimmed", "spool/retain.c", "replica",
+     "copy ? stream->base_seq - 1 :",
+     "copy ? stream->end_seq :"),
+    ("copies-before-the-own-stream", "spool/keeper.c", "replica",
+     "size_bytes + (need->for_copies ? spool->segment_bytes : 0)",
+     "size_bytes"),
     ("count-a-record-twice", "spool/notes.c", "progress",
      "lane->committed_records += records;",
      "lane->committed_records += 2 * records;"),
