@@ -20,7 +20,8 @@ uint64_t stream_verified(const struct stream *stream)
     uint64_t verified = UINT64_MAX;
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
-        if (stream->written && lane->appended_seq <= lane->stored.through)
+        // Of one that has ended every lane is drained to the end, so that it does not go under a drain.
+        if (stream->current && lane->appended_seq <= lane->stored.through)
             continue; // nothing of it is in the stream beyond that
         if (lane->stored.through < verified)
             verified = lane->stored.through;

@@ -54,8 +54,8 @@ static void on_failed(void *user, const struct sl_error *err)
     sim_at_node(node->sim, node, sim_between(node->sim, 0, 200 * MS), exit_process, &node->index, 1);
 }
 
-// A disk without a counter must not give its streams numbers that peers know of this node.
-static void raise_counter(struct node *node)
+// The highest number of this node's streams that a peer in reach knows: a new disk must not give it again.
+static uint64_t highest_known(const struct node *node)
 {
     struct sim *sim = node->sim;
     uint64_t highest = 0;
@@ -71,21 +71,7 @@ static void raise_counter(struct node *node)
                 highest = id.counter;
         }
     }
-    if (highest == 0)
-        return;
-    const struct storage *storage = &node->storage;
-    char text[24];
-    int length = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)highest);
-    storage->ops->mkdir(storage->context, "/spool");
-    int handle = storage->ops->open(storage->context, "/spool/counter", STORAGE_CREATE);
-    if (handle < 0)
-        return;
-    struct iovec part = {.iov_base = text, .iov_len = (size_t)length};
-    storage->ops->pwritev(storage->context, handle, &part, 1, 0);
-    storage->ops->fdatasync(storage->context, handle);
-    storage->ops->close(storage->context, handle);
-    storage->ops->sync_directory(storage->context, "/spool");
-    storage->ops->sync_directory(storage->context, "/");
+    return highest;
 }
 
 static bool id_of(struct node *node, const char *text, uint32_t *stream)
@@ -107,9 +93,29 @@ static size_t infos(struct node *node, struct spool_stream_info **out)
     return count < STREAMS_MAX ? count : STREAMS_MAX;
 }
 
+// The ledger learns of the stream that is written from now on.
+static void note_current(struct node *node)
+{
+    struct spool_stream_info info;
+    bool known = spool_stream_find(node->spool, spool_stream(node->spool), &info) && info.current &&
+                 id_of(node, info.id, &node->current);
+    sl_assert(known);
+    struct stream_truth *truth = ledger_at(node->sim, node->current);
+    truth->boot = node->boot;
+    uint32_t of;
+    if (info.predecessor[0] != '\0' && id_of(node, info.predecessor, &of)) {
+        const struct copy *copy = shelf_find(node, of); // what a peer gave back of it
+        truth->predecessor = of + 1;
+        truth->predecessor_seq = info.predecessor_seq;
+        if (copy != NULL && copy->end > truth->predecessor_seq)
+            truth->predecessor_seq = copy->end;
+    }
+    node->submitted = 0;
+    sim_note(node->sim, "node %u writes %s", node->index, truth->text);
+}
+
 bool local_open(struct node *node)
 {
-    struct sim *sim = node->sim;
     struct spool_options options = {.storage = &node->storage,
                                     .dir = "/spool",
                                     .node = node_names[node->index],
@@ -123,33 +129,20 @@ bool local_open(struct node *node)
                                     .on_failed = on_failed,
                                     .user = node,
                                     .environment = &node->environment,
+                                    .counter_min = highest_known(node) + 1,
                                     .manual = true};
-    if (disk_size(node->disk, "/spool/counter") < 0)
-        raise_counter(node);
     struct sl_error err;
     if (!spool_open(&node->spool, &options, &err)) {
         node->spool = NULL;
-        sim_note(sim, "node %u: %s", node->index, err.text);
+        sim_note(node->sim, "node %u: %s", node->index, err.text);
         return false;
     }
-    struct spool_stream_info *all;
-    size_t count = infos(node, &all);
-    sl_assert(count >= 1 && all[count - 1].current && id_of(node, all[count - 1].id, &node->current));
-    struct stream_truth *truth = ledger_at(sim, node->current);
-    truth->boot = node->boot;
-    char predecessor[SPOOL_STREAM_ID_MAX];
-    memcpy(predecessor, all[count - 1].predecessor, sizeof(predecessor));
-    // The header has what was known when the spool was opened, before older streams were walked: too little.
-    for (int i = 0; i < 20000; i++)
+    note_current(node);
+    for (int i = 0; i < 20000; i++) // older streams are walked
         if (!spool_step_keeper(node->spool))
             break;
-    uint32_t of;
-    uint64_t base;
-    if (predecessor[0] != '\0' && id_of(node, predecessor, &of)) {
-        truth->predecessor = of + 1;
-        node_range(node, of, &base, &truth->predecessor_seq);
-    }
-    count = infos(node, &all);
+    struct spool_stream_info *all;
+    size_t count = infos(node, &all);
     // What the spool counted is what it kept of it.
     memset(node->noted, 0, sizeof(node->noted));
     for (size_t i = 0; i < count; i++) {
@@ -157,13 +150,44 @@ bool local_open(struct node *node)
         for (uint32_t lane = 0; id_of(node, all[i].id, &stream) && lane < all[i].lane_count; lane++)
             node->noted[stream][lane] = all[i].verified[lane];
     }
-    node->submitted = 0;
-    sim_note(sim, "node %u writes %s", node->index, truth->text);
     return true;
+}
+
+// What was submitted is the old stream's: the ledger has it there.
+static bool write_out(struct node *node)
+{
+    for (int i = 0; i < 64 && spool_synced_seq(node->spool) < node->submitted; i++)
+        if (!spool_step_writer(node->spool) && !spool_step_keeper(node->spool))
+            break;
+    return spool_synced_seq(node->spool) == node->submitted;
+}
+
+bool local_next(struct node *node)
+{
+    struct sl_error err;
+    if (!write_out(node))
+        return false;
+    if (!spool_next_stream(node->spool, &err)) {
+        sim_note(node->sim, "node %u: %s", node->index, err.text);
+        return false;
+    }
+    note_current(node);
+    return true;
+}
+
+// The header of a stream names the one before with its true end, although that was not walked then.
+static void check_predecessor(struct node *node)
+{
+    struct spool_stream_info current, before;
+    if (spool_stream_find(node->spool, spool_stream(node->spool), &current) &&
+        spool_stream_find(node->spool, current.predecessor, &before) && before.end_seq != current.predecessor_seq)
+        sim_violation(node->sim, "node %u: %s says %llu of its predecessor, which ends at %llu", node->index,
+                      current.id, (unsigned long long)current.predecessor_seq, (unsigned long long)before.end_seq);
 }
 
 void local_check(struct node *node)
 {
+    check_predecessor(node);
     struct spool_stream_info *all;
     size_t count = infos(node, &all);
     // What the ledger says is on this disk must be there.
@@ -290,6 +314,10 @@ void local_crash(struct node *node, enum disk_crash what)
     if (node->spool != NULL && node->writing && sim_often(sim, 500)) {
         disk_stop_after(node->disk, (uint64_t)sim_between(sim, 1, 3));
         spool_step_writer(node->spool);
+    } else if (node->spool != NULL && spool_synced_seq(node->spool) == node->submitted && sim_often(sim, 200)) {
+        struct sl_error err; // and of a change of streams, of which only the disk learns
+        disk_stop_after(node->disk, (uint64_t)sim_between(sim, 1, 20));
+        (void)!spool_next_stream(node->spool, &err);
     }
     struct disk *after = disk_crash(node->disk, what, sim_chance(sim));
     disk_stop_after(node->disk, 1);

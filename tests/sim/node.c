@@ -79,8 +79,7 @@ static void tick(struct sim *sim, void *arg)
 {
     struct node *node = sim->nodes[*(uint8_t *)arg];
     if (node->reopen) {
-        local_close(node);
-        node->reopen = !local_open(node);
+        node->reopen = !local_next(node);
         struct ha_head head;
         head_of(sim, node->current, &head);
         if (!node->reopen && !ha_open(&node->core, node_now(node), ledger_at(sim, node->current)->id, &head))

@@ -109,7 +109,8 @@ struct node {
 
 // local.c
 void local_environment(struct node *node);
-bool local_open(struct node *node); // opens the spool: the first stream, or the next one
+bool local_open(struct node *node); // opens the spool, and the first stream of the process
+bool local_next(struct node *node); // ends the stream and opens the next one; false: not now
 void local_close(struct node *node);
 void local_crash(struct node *node, enum disk_crash what);
 bool local_submit(struct node *node, uint32_t event); // appends it to the current stream

@@ -74,6 +74,22 @@ static double cpu_seconds(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
+// Holds the last frames as replication does while a peer has not answered. Writer thread.
+enum { HELD = 32 };
+struct tap {
+    struct spool_frame *held[HELD];
+    uint64_t count;
+};
+
+static void hold(void *user, struct spool_frame *frame)
+{
+    struct tap *tap = user;
+    struct spool_frame **place = &tap->held[tap->count++ % HELD];
+    if (*place != NULL)
+        spool_frame_release(*place);
+    *place = spool_frame_retain(frame);
+}
+
 // One thread, `depth` batches in flight.
 static void run(struct spool *spool, size_t batch_bytes, unsigned depth, double seconds)
 {
@@ -157,7 +173,7 @@ static void print_stalls(struct spool *spool)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr, "usage: spool_bench DIR [seconds]\n");
+        fprintf(stderr, "usage: spool_bench DIR [seconds [tap]]\n");
         return 2;
     }
     double seconds = argc > 2 ? strtod(argv[2], NULL) : 2.0;
@@ -172,6 +188,11 @@ int main(int argc, char **argv)
                                     .append_bytes = 256 << 20,
                                     .lanes = lanes,
                                     .lane_count = 1};
+    struct tap tap = {.count = 0};
+    if (argc > 3 && strcmp(argv[3], "tap") == 0) {
+        options.on_frame = hold;
+        options.user = &tap;
+    }
     struct spool *spool;
     struct sl_error err;
     int64_t before = sl_monotonic_ns();
@@ -193,6 +214,9 @@ int main(int argc, char **argv)
         run(spool, sizes[i], 16, seconds);
         print_stalls(spool);
     }
+    for (size_t i = 0; i < HELD; i++)
+        if (tap.held[i] != NULL)
+            spool_frame_release(tap.held[i]);
     if (!spool_close(spool, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;

@@ -163,6 +163,22 @@ struct spool_stream_info world_stream_at(struct spool *spool, size_t index)
     return infos[index];
 }
 
+struct spool_stream_info world_stream_of(struct spool *spool, uint32_t incarnation)
+{
+    struct spool_stream_info info;
+    const char *id = spool_incarnation_id(spool, incarnation);
+    if (id == NULL || !spool_stream_find(spool, id, &info))
+        sl_panic(__FILE__, __LINE__, "incarnation");
+    return info;
+}
+
+void world_next_ok(struct world *world)
+{
+    struct sl_error err;
+    if (!spool_next_stream(world->spool, &err))
+        sl_panic(__FILE__, __LINE__, err.text);
+}
+
 // ---- batches
 
 static void done(struct spool_batch *batch)

@@ -40,6 +40,9 @@ void world_close_ok(struct world *world);
 void world_kill(struct world *world);
 // Of the streams that hold a segment, oldest first.
 struct spool_stream_info world_stream_at(struct spool *spool, size_t index);
+// That of an incarnation of this process, which must be listed.
+struct spool_stream_info world_stream_of(struct spool *spool, uint32_t incarnation);
+void world_next_ok(struct world *world); // spool_next_stream
 
 // ---- batches
 
