@@ -4,9 +4,6 @@
 
 #include <string.h>
 
-// Whether ha.peers may name anybody. The one place to change when a cell works from end to end.
-bool config_peers_supported = false;
-
 // ---- small blocks inside one value
 
 enum { PARTS_MAX = 3 };
@@ -281,6 +278,4 @@ void config_check_ha(struct config_load *load, const struct config_lines *lines)
     check_names(&check);
     check_transport(&check);
     check_shared(&check);
-    if (!config_peers_supported)
-        config_error(load, lines->file, check.line, "ha.peers is not supported by this version");
 }

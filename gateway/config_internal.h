@@ -232,7 +232,6 @@ void config_apply_peer_tls(const struct config_place *place, const struct config
 void config_check(struct config_load *load, const struct config_lines *lines);
 // The part of it that is about a cell (config_ha.c).
 void config_check_ha(struct config_load *load, const struct config_lines *lines);
-extern bool config_peers_supported;
 // Two sockets cannot have both: equal, and not a port that the kernel picks.
 bool config_same_address(const char *a, const char *b);
 // Puts the running values back wherever a reload cannot change them (config_reload.c).

@@ -5,6 +5,7 @@
 #ifndef SLUICE_GATEWAY_GATEWAY_H
 #define SLUICE_GATEWAY_GATEWAY_H
 
+#include "gateway/cell_link.h"
 #include "gateway/config.h"
 #include "gateway/http.h"
 #include "gateway/ingest.h"
@@ -32,7 +33,8 @@ struct gateway {
     struct produce *produce;
     struct stats *stats;
     struct ingest *ingest;
-    struct window *window; // NULL: dedupe is off. Constant after the start
+    struct window *window;  // NULL: dedupe is off. Constant after the start
+    struct cell_link *link; // NULL: no peers. Constant after the start
     struct http_server *ingest_server, *admin_server;
     int64_t started_wall_ns, started_ns;
     int wake_fd; // eventfd: written when the main thread should look at the atomics below

@@ -2,6 +2,8 @@
 // version.
 #include "gateway/gateway.h"
 
+#include "gateway/cell_show.h"
+
 #include "base/clock.h"
 
 #include <inttypes.h>
@@ -136,6 +138,7 @@ static void put_dedupe(FILE *out, struct window *window)
     fprintf(out, "sluice_dedupe_confirms_total{result=\"duplicate\"} %" PRIu64 "\n", figures->confirmed_duplicate);
     fprintf(out, "sluice_dedupe_confirms_total{result=\"conflict\"} %" PRIu64 "\n", figures->confirmed_conflict);
     fprintf(out, "sluice_dedupe_confirms_total{result=\"new\"} %" PRIu64 "\n", figures->confirmed_new);
+    counter(out, "sluice_dedupe_replica_ids_total", "Ids taken from other nodes' events.", status.replica_ids);
     gauge(out, "sluice_dedupe_rebuilding", "1 until the window is rebuilt after a start.", !status.complete);
     gauge(out, "sluice_dedupe_memory_too_small", "1 while the memory is too small for the window at the present rate.",
           status.alarm[0] != '\0');
@@ -211,6 +214,14 @@ static void put_produce(FILE *out, struct gateway *gateway)
 #undef LANE_COUNTER
 }
 
+static void put_cell(FILE *out, struct gateway *gateway)
+{
+    static struct cell_status status; // the admin endpoint has one loop
+    if (gateway->link != NULL)
+        cell_status(cell_link_cell(gateway->link), &status);
+    cell_show_metrics(out, gateway->link != NULL ? &status : NULL);
+}
+
 static void put_http(FILE *out, struct gateway *gateway)
 {
     struct http_counters counters;
@@ -236,6 +247,7 @@ char *metrics_text(struct gateway *gateway, size_t *length)
     put_dedupe(out, gateway->window);
     put_spool(out, gateway);
     put_produce(out, gateway);
+    put_cell(out, gateway);
     put_http(out, gateway);
     family(out, "sluice_build_info", "gauge", "Always 1.");
     fprintf(out, "sluice_build_info{version=\"%s\"} 1\n", SLUICE_VERSION);

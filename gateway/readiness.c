@@ -59,6 +59,18 @@ static const char *lane_trouble(struct gateway *gateway, const char *lane)
     return "the lane is not running";
 }
 
+// Level kafka, and az2 while no other zone can be reached.
+static const char *kafka_trouble(struct gateway *gateway, const char *lane)
+{
+    const char *why = lane_trouble(gateway, lane);
+    return why == NULL && !produce_connected(gateway->produce) ? "Kafka does not answer" : why;
+}
+
+static bool cell_is_ready(struct gateway *gateway)
+{
+    return gateway->link == NULL || cell_ready(cell_link_cell(gateway->link));
+}
+
 bool gateway_source_ready(struct gateway *gateway, const struct config_source *source, const char **why)
 {
     *why = NULL;
@@ -69,13 +81,15 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
         *why = "the local disk has failed";
     else if (gateway->window != NULL && !window_is_complete(gateway->window))
         *why = "the dedupe window is being rebuilt";
+    else if (!cell_is_ready(gateway))
+        *why = "fetching what the peers have of this node's streams";
     else
         *why = spool_trouble(spool_admit(gateway->spool, 0, priority_of(source)));
-    if (*why == NULL && source->ack == ACK_KAFKA) {
-        *why = lane_trouble(gateway, source->lane);
-        if (*why == NULL && !produce_connected(gateway->produce))
-            *why = "Kafka does not answer";
-    }
+    if (*why == NULL && source->ack == ACK_KAFKA)
+        *why = kafka_trouble(gateway, source->lane);
+    if (*why == NULL && source->ack == ACK_AZ2 && !cell_has_second_zone(cell_link_cell(gateway->link)) &&
+        kafka_trouble(gateway, source->lane) != NULL)
+        *why = "no peer in another zone is connected, and Kafka cannot be reached";
     return *why == NULL;
 }
 
@@ -83,7 +97,7 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
 static bool process_ready(struct gateway *gateway)
 {
     return atomic_load(&gateway->phase) == PHASE_READY && !atomic_load(&gateway->spool_failed) &&
-           (gateway->window == NULL || window_is_complete(gateway->window));
+           (gateway->window == NULL || window_is_complete(gateway->window)) && cell_is_ready(gateway);
 }
 
 static bool routes_ready(struct gateway *gateway, const struct routes *routes)

@@ -62,11 +62,38 @@ static void on_spool_failed(void *user, const struct sl_error *err)
     (void)ignored;
 }
 
+// Writer thread, both; only in a cell.
+static void on_frame(void *user, struct spool_frame *frame)
+{
+    struct gateway *gateway = user;
+    cell_on_frame(cell_link_cell(gateway->link), frame);
+}
+
+static void on_synced(void *user, uint32_t incarnation, uint64_t through)
+{
+    struct gateway *gateway = user;
+    cell_on_synced(cell_link_cell(gateway->link), incarnation, through);
+}
+
 // Drain threads.
 static void on_committed(void *user, const char *stream, const char *lane, uint64_t through)
 {
     struct gateway *gateway = user;
     ingest_note_committed(gateway->ingest, stream, lane, through);
+}
+
+// Drain threads and the reader of progress; only in a cell.
+static void on_done(void *user, const struct produce_done *done)
+{
+    struct gateway *gateway = user;
+    cell_link_on_done(gateway->link, done);
+}
+
+static void on_progress(void *user, const char *stream, const char *lane, const struct produce_progress *progress,
+                        bool gone)
+{
+    struct gateway *gateway = user;
+    cell_link_on_progress(gateway->link, stream, lane, progress, gone);
 }
 
 // The key and the memory of the window, if there is one.
@@ -104,6 +131,11 @@ static bool open_spool(struct gateway *gateway, const struct config *config, str
     if (gateway->window != NULL) {
         memcpy(options.ids_key_id, window_key(gateway->window)->id, sizeof(options.ids_key_id));
         options.ids_window_ns = config->dedupe.window_ns;
+    }
+    if (gateway->link != NULL) {
+        options.on_frame = on_frame;
+        options.on_synced = on_synced;
+        options.counter_min = cell_link_counter(gateway->link, config->spool.dir) + 1;
     }
     return spool_open(&gateway->spool, &options, err);
 }
@@ -145,6 +177,12 @@ static bool start_produce(struct gateway *gateway, const struct config *config, 
         .on_committed = on_committed,
         .user = gateway,
     };
+    if (gateway->link != NULL) {
+        options.driven = true;
+        options.takeover_after_ns = config->ha.takeover_after_ns;
+        options.on_done = on_done;
+        options.on_progress = on_progress;
+    }
     bool started = produce_start(&gateway->produce, &options, err);
     free(properties);
     free(topics);
@@ -199,6 +237,9 @@ static void log_ready(struct gateway *gateway, const struct config *config)
         sl_logf(SL_INFO, "serve", "listening for events", SL_STR("address", config->listen.ingest[i].address),
                 SL_UINT("port", http_server_port(gateway->ingest_server, i)),
                 SL_BOOL("tls", config->listen.ingest[i].tls));
+    if (gateway->link != NULL)
+        sl_logf(SL_INFO, "serve", "listening for peers", SL_STR("address", config->ha.listen),
+                SL_UINT("port", cell_port(cell_link_cell(gateway->link))));
     if (gateway->admin_server != NULL)
         sl_logf(SL_INFO, "serve", "admin endpoint", SL_STR("address", config->listen.admin),
                 SL_UINT("port", http_server_port(gateway->admin_server, 0)));
@@ -212,6 +253,8 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
 {
     if (!open_window(gateway, config, err))
         return err->code == SL_E_IO ? EXIT_SPOOL : EXIT_CONFIG;
+    if (config->ha.peer_count > 0 && !cell_link_new(&gateway->link, config, gateway->window, err))
+        return EXIT_CONFIG;
     if (!open_spool(gateway, config, err)) {
         sl_wrap(err, "spool %s", config->spool.dir);
         return EXIT_SPOOL;
@@ -228,6 +271,12 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
         options.dedupe = window_dedupe(gateway->window);
         options.key = window_key(gateway->window);
     }
+    if (gateway->link != NULL) {
+        options.two_zones = cell_link_two_zones;
+        options.ready = cell_link_ready;
+        options.ready = cell_link_ready;
+        options.user = gateway->link;
+    }
     if (!ingest_new(&gateway->ingest, &options, err))
         return EXIT_CONFIG;
     gateway->loaded_wall_ns = sl_wall_ns();
@@ -235,6 +284,9 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
         return EXIT_CONFIG;
     if (!start_produce(gateway, config, err) || !start_ingest(gateway, config, err) ||
         !start_admin(gateway, config, err))
+        return EXIT_CONFIG;
+    if (gateway->link != NULL &&
+        !cell_link_start(gateway->link, gateway->spool, gateway->ingest, gateway->produce, err))
         return EXIT_CONFIG;
     atomic_store(&gateway->phase, PHASE_READY);
     log_ready(gateway, config);
@@ -246,6 +298,7 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
 static void free_parts(struct gateway *gateway)
 {
     ingest_free(gateway->ingest);
+    cell_link_free(gateway->link);
     window_free(gateway->window);
     routes_release(gateway->routes);
     stats_free(gateway->stats);
@@ -263,9 +316,13 @@ static int stop(struct gateway *gateway, int64_t deadline_ns)
     if (gateway->admin_server != NULL)
         http_server_stop(gateway->admin_server);
     gateway->admin_server = NULL;
+    if (gateway->link != NULL)
+        cell_link_detach(gateway->link);
     if (gateway->produce != NULL)
         produce_stop(gateway->produce, deadline_ns);
     gateway->produce = NULL;
+    if (gateway->link != NULL)
+        cell_link_stop(gateway->link);
     if (gateway->window != NULL)
         window_stop(gateway->window);
     if (gateway->spool != NULL) {

@@ -1,6 +1,8 @@
 // /status: everything that the status page shows and that a person asks first, as JSON.
 #include "gateway/gateway.h"
 
+#include "gateway/cell_show.h"
+
 #include "base/clock.h"
 
 #include <jansson.h>
@@ -158,11 +160,21 @@ static json_t *dedupe_json(struct window *window)
                   number(figures->evicted), "ids_per_second", figures->claims_per_second, "memory_needed_bytes",
                   number(figures->memory_needed_bytes), "affordable_seconds", affordable, "snapshot",
                   time_text(status.snapshot_wall_ns), "snapshot_error", status.snapshot_error, "alarm", status.alarm);
+    json_object_set_new(dedupe, "replica_ids", number(status.replica_ids));
     json_object_set_new(dedupe, "rebuild",
                         json_pack("{s:o, s:o, s:o, s:f}", "ids", number(status.rebuild_ids), "done_bytes",
                                   number(status.rebuild_done_bytes), "bytes", number(status.rebuild_bytes), "seconds",
                                   status.rebuild_seconds));
     return dedupe;
+}
+
+static json_t *cell_json(struct gateway *gateway)
+{
+    static struct cell_status status; // the admin endpoint has one loop
+    if (gateway->link == NULL)
+        return json_null();
+    cell_status(cell_link_cell(gateway->link), &status);
+    return cell_show_json(&status);
 }
 
 char *status_json(struct gateway *gateway, size_t *length)
@@ -184,6 +196,7 @@ char *status_json(struct gateway *gateway, size_t *length)
     json_object_set_new(root, "spool", spool_json(gateway, &figures));
     json_object_set_new(root, "streams", streams_json(gateway));
     json_object_set_new(root, "kafka", kafka_json(gateway));
+    json_object_set_new(root, "cell", cell_json(gateway));
     pthread_mutex_lock(&gateway->lock);
     json_object_set_new(root, "config",
                         json_pack("{s:s, s:o, s:s}", "file", config->file, "loaded", time_text(gateway->loaded_wall_ns),

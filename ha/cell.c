@@ -244,6 +244,7 @@ static void on_up(void *user, uint8_t peer)
 {
     struct cell *cell = user;
     cell->member_since_ns[peer] = sl_wall_ns();
+    cell->paces[peer] = (struct pace){.mark = UINT64_MAX, .slow = true};
     ha_peer_up(cell->core, cell_now(), peer);
     cell_act(cell);
 }

@@ -108,6 +108,13 @@ struct outbox {
     uint64_t reader_next; // the seq that the reader gives next
 };
 
+// How fast a peer follows: the time that it needs to reach where another was.
+struct pace {
+    uint64_t mark; // 0: it is level with the furthest
+    int64_t since_ns;
+    bool slow;
+};
+
 struct own_stream {
     bool there;
     uint32_t incarnation;
@@ -151,6 +158,7 @@ struct cell {
     uint32_t incarnation;               // of the stream that the core calls current
     int64_t open_again_ns;              // 0: no; the next stream could not be opened
     struct outbox outboxes[HA_MEMBERS_MAX];
+    struct pace paces[HA_MEMBERS_MAX];
     char lane_names[LANE_NAMES][SPOOL_NAME_MAX + 1];
     size_t lane_name_count;
     struct seen *seen;

@@ -170,13 +170,55 @@ void cell_synced(struct cell *cell, uint32_t incarnation, uint64_t through)
     ha_synced(cell->core, cell_now(), own->id, through);
 }
 
+// ---- how far the own streams are in other zones, as requests see it
+
+// A peer is in step while it needs no longer than this to reach what another has.
+#define IN_STEP_NS (25 * SL_NS_PER_MS)
+
+// Whether an answer waits for this peer, too, although another one has the records. It does for a peer in step: then a
+// client that sends again there finds its ids. A slow one holds up no answer for longer than this measures.
+static bool in_step(struct cell *cell, uint8_t peer, uint64_t end, uint64_t furthest)
+{
+    struct pace *pace = &cell->paces[peer];
+    int64_t now_ns = cell_now();
+    if (pace->mark == UINT64_MAX) { // a new session: first it has to reach what is there now
+        pace->mark = furthest;
+        pace->since_ns = now_ns;
+    }
+    if (end >= pace->mark) { // the mark of last time is reached
+        pace->slow = pace->mark != 0 && now_ns - pace->since_ns > IN_STEP_NS;
+        pace->mark = end < furthest ? furthest : 0;
+        pace->since_ns = now_ns;
+    } else if (now_ns - pace->since_ns > IN_STEP_NS) {
+        pace->slow = true;
+    }
+    return !pace->slow;
+}
+
+static uint64_t position(struct cell *cell, const struct own_stream *own)
+{
+    uint64_t furthest = ha_peer_synced(cell->core, own->id);
+    const struct ha_stream *current = cell->core->current;
+    if (current == NULL || !ha_same(current->id, own->id))
+        return furthest; // sealed: it moves no more
+    uint64_t least = furthest;
+    for (uint8_t peer = 0; peer < cell->members; peer++) {
+        if (peer == cell->self || !cell->core->members[peer].up || !cell->core->members[peer].spoke)
+            continue;
+        uint64_t end = current->copies[peer].end;
+        if (in_step(cell, peer, end, furthest) && end < least)
+            least = end;
+    }
+    return least;
+}
+
 void cell_positions(struct cell *cell)
 {
     for (size_t i = 0; i < OWN_STREAMS; i++) {
         struct own_stream *own = &cell->own[i];
         if (!own->there)
             continue;
-        uint64_t peer_synced = ha_peer_synced(cell->core, own->id);
+        uint64_t peer_synced = position(cell, own);
         if (peer_synced > own->peer_synced) {
             own->peer_synced = peer_synced;
             cell->options.on_positions(cell->options.user, own->incarnation, peer_synced);

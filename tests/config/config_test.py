@@ -496,11 +496,6 @@ class Cell(Reloading):
         self.assertIn("  ack = az2\n", run.stdout)
         self.assertNotIn("warning", run.stdout)
 
-    def test_refused_until_a_cell_works(self):
-        run = self.load("refusing")
-        self.assertEqual(run.returncode, 1)
-        self.assertRegex(run.stdout, r"^main.yaml:\d+: ha.peers is not supported by this version\nfailed: ")
-
     def test_a_key_that_others_can_read(self):
         self.key.chmod(0o644)
         run = self.load()

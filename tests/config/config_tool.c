@@ -3,7 +3,6 @@
 //   config_tool load FILE      problems, then `failed: <first>` or every value of struct config
 //   config_tool each           the same for every file named on stdin, each time with `end STATUS` after it
 //   config_tool reload FILE    the same, then waits for a line on stdin, reloads and prints again
-//   config_tool refusing FILE  as load, with ha.peers refused as this version does
 //   config_tool schema         a row for each key: which|path|kind|default|least|most|reload
 #include "gateway/config_internal.h"
 
@@ -232,13 +231,11 @@ int main(int argc, char **argv)
         print_schema("source", &config_schema_source);
         return 0;
     }
-    config_peers_supported = true;
     if (argc == 2 && strcmp(argv[1], "each") == 0)
         return load_each();
     if (argc != 3)
         return 2;
     struct config *config;
-    config_peers_supported = strcmp(argv[1], "refusing") != 0;
     if (load(argv[2], &config) != 0)
         return 1;
     if (strcmp(argv[1], "reload") == 0) {

@@ -35,7 +35,6 @@ static void must(bool good, const struct sl_error *err)
 static void start(struct parts *parts, const char *file)
 {
     struct sl_error err;
-    config_peers_supported = true;
     must(config_load(&parts->config, file, stderr, &err), &err);
     const struct config *config = parts->config;
     struct spool_options spool = {.storage = &storage_posix,
