@@ -5,10 +5,11 @@
 // the first one on; and growth must not copy (16 MiB by doubling costs 32 MiB of copying and, for a moment, both
 // copies).
 //
-// A buffer is one of four kinds, told apart by its capacity:
+// A buffer is one of five kinds:
 //   - the prototype's own size (8 KiB for input and bodies, 80 KiB for output): from the prototype's free list
 //   - HTTP_READ_BYTES: what one read of an HTTP/2 connection fills; from a free list of this thread
-//   - up to MAP_BYTES: malloc
+//   - larger, up to PART_BYTES with its head: a part of a huge page, from a free list of this thread, while it has any
+//   - otherwise up to MAP_BYTES: malloc
 //   - larger: mmap and mremap, so that the memory goes back to the system the moment it is freed
 // In front of each lies a struct buffer_head that says whose it is.
 //
@@ -27,6 +28,11 @@ enum {
     INPUT_RECYCLED_MAX = 1024, // 8 KiB buffers kept a thread: h2o's own 16 are fewer than the requests in flight
     OUTPUT_RECYCLED_MAX = 64,
     BUDGET_STEP_BYTES = 1 << 20,
+    // Bodies of a hundred events: many are filled side by side, and fresh memory costs a page fault for every 4 KiB.
+    CHUNK_BYTES = 2 << 20, // a huge page, where the system has them
+    CHUNK_PARTS = 15,
+    PART_BYTES = CHUNK_BYTES / CHUNK_PARTS / 64 * 64,
+    CHUNKS_MAX = 4, // of a thread, until it ends
 };
 
 struct buffer_head {
@@ -34,14 +40,21 @@ struct buffer_head {
     size_t charged_bytes;
     size_t mapped_bytes; // 0 = not mapped
     bool held;           // charged as held, not as unfinished
+    bool part;           // of a chunk
 };
 
-struct read_list {
-    struct read_list *next;
+struct idle {
+    struct idle *next;
+};
+struct idle_list {
+    struct idle *first;
+    uint32_t count;
 };
 
-static __thread struct read_list *read_list;
-static __thread uint32_t read_list_count;
+static __thread struct idle_list idle_reads;
+static __thread struct idle_list idle_parts;
+static __thread char *chunks[CHUNKS_MAX];
+static __thread uint32_t chunk_count;
 static __thread h2o_buffer_prototype_t *output_prototype; // h2o's, static there; seen here when it is first used
 
 static struct buffer_head *head_of(h2o_buffer_t *buffer)
@@ -119,32 +132,72 @@ void http_buffer_uncharge_input(struct http_conn *conn)
 
 // ---- allocation
 
-static void *allocate_bytes(size_t capacity, h2o_buffer_prototype_t *prototype, size_t *mapped_bytes)
+static void idle_put(struct idle_list *list, void *memory)
+{
+    struct idle *idle = memory;
+    idle->next = list->first;
+    list->first = idle;
+    list->count++;
+}
+
+static void *idle_take(struct idle_list *list)
+{
+    struct idle *idle = list->first;
+    if (idle == NULL)
+        return NULL;
+    list->first = idle->next;
+    list->count--;
+    return idle;
+}
+
+static void *take_part(void)
+{
+    if (idle_parts.first == NULL && chunk_count < CHUNKS_MAX) {
+        char *chunk = aligned_alloc(CHUNK_BYTES, CHUNK_BYTES);
+        if (chunk == NULL)
+            return NULL;
+        (void)madvise(chunk, CHUNK_BYTES, MADV_HUGEPAGE); // refused where the system has none
+        chunks[chunk_count++] = chunk;
+        for (size_t i = 0; i < CHUNK_PARTS; i++)
+            idle_put(&idle_parts, chunk + i * PART_BYTES);
+    }
+    return idle_take(&idle_parts);
+}
+
+static struct buffer_head *allocate_mapped(size_t total)
+{
+    size_t bytes = (total + 4095) & ~(size_t)4095;
+    struct buffer_head *head = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (head == MAP_FAILED)
+        h2o_fatal("no memory for a request body");
+    *head = (struct buffer_head){.mapped_bytes = bytes};
+    return head;
+}
+
+static struct buffer_head *allocate_head(size_t capacity, h2o_buffer_prototype_t *prototype)
 {
     size_t total = total_bytes(capacity);
-    *mapped_bytes = 0;
-    if (capacity == prototype->_initial_buf.capacity)
-        return h2o_mem_alloc_recycle(&prototype->allocator, total);
-    if (capacity == HTTP_READ_BYTES && read_list != NULL) {
-        struct read_list *taken = read_list;
-        read_list = taken->next;
-        read_list_count--;
-        return taken;
+    struct buffer_head *head = NULL;
+    bool part = false;
+    if (capacity == prototype->_initial_buf.capacity) {
+        head = h2o_mem_alloc_recycle(&prototype->allocator, total);
+    } else if (capacity == HTTP_READ_BYTES) {
+        head = idle_take(&idle_reads);
+    } else if (capacity > HTTP_READ_BYTES && total <= PART_BYTES) {
+        head = take_part();
+        part = head != NULL;
     }
-    if (total < MAP_BYTES)
-        return h2o_mem_alloc(total);
-    *mapped_bytes = (total + 4095) & ~(size_t)4095;
-    void *memory = mmap(NULL, *mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        h2o_fatal("no memory for a request body");
-    return memory;
+    if (head == NULL && total >= MAP_BYTES)
+        return allocate_mapped(total);
+    if (head == NULL)
+        head = h2o_mem_alloc(total);
+    *head = (struct buffer_head){.part = part};
+    return head;
 }
 
 static h2o_buffer_t *allocate(size_t capacity, h2o_buffer_prototype_t *prototype)
 {
-    size_t mapped_bytes;
-    struct buffer_head *head = allocate_bytes(capacity, prototype, &mapped_bytes);
-    *head = (struct buffer_head){.mapped_bytes = mapped_bytes};
+    struct buffer_head *head = allocate_head(capacity, prototype);
     h2o_buffer_t *buffer = (h2o_buffer_t *)(void *)(head + 1);
     buffer->capacity = capacity;
     buffer->size = 0;
@@ -159,18 +212,16 @@ void h2o_buffer__do_free(h2o_buffer_t *buffer)
     HTTP_HOOK_SEEN(h2o_buffer__do_free);
     struct buffer_head *head = head_of(buffer);
     discharge_buffer(head);
-    if (head->mapped_bytes != 0) {
+    if (head->mapped_bytes != 0)
         munmap(head, head->mapped_bytes);
-    } else if (is_recycled(buffer)) {
+    else if (head->part)
+        idle_put(&idle_parts, head);
+    else if (is_recycled(buffer))
         h2o_mem_free_recycle(&buffer->_prototype->allocator, head);
-    } else if (buffer->capacity == HTTP_READ_BYTES && read_list_count < READ_LIST_MAX) {
-        struct read_list *freed = (struct read_list *)(void *)head;
-        freed->next = read_list;
-        read_list = freed;
-        read_list_count++;
-    } else {
+    else if (buffer->capacity == HTTP_READ_BYTES && idle_reads.count < READ_LIST_MAX)
+        idle_put(&idle_reads, head);
+    else
         free(head);
-    }
 }
 
 // A new first buffer of a prototype.
@@ -326,12 +377,12 @@ void http_buffer_thread_end(void)
     drain_recycled(&h2o_socket_buffer_prototype.allocator);
     if (output_prototype != NULL)
         drain_recycled(&output_prototype->allocator);
-    while (read_list != NULL) {
-        struct read_list *next = read_list->next;
-        free(read_list);
-        read_list = next;
-    }
-    read_list_count = 0;
+    while (idle_reads.first != NULL)
+        free(idle_take(&idle_reads));
+    sl_assert(idle_parts.count == chunk_count * CHUNK_PARTS);
+    while (chunk_count > 0)
+        free(chunks[--chunk_count]);
+    idle_parts = (struct idle_list){0};
     // The list of the request pools' chunks cannot be reached, but a new pool takes its first chunk from it.
     for (int i = 0; i < 16; i++) {
         h2o_mem_pool_t pool;

@@ -15,7 +15,7 @@
 enum {
     BATCH_TARGET_BYTES = 1 << 20, // a turn's batch is handed over early when it has grown to this
     BATCH_KEEP_BYTES = 2 << 20,   // an idle batch keeps at most this much memory
-    BATCH_KEEP_COUNT = 4,         // and a loop keeps at most so many idle ones
+    BATCH_KEEP_COUNT = 16,        // and a loop keeps at most so many idle ones
     BATCH_KEEP_CLAIMS = 16384,
     TICK_MS = 25,            // deadlines are looked at this often
     OLDER_ORIGINS_MAX = 256, // dedupe gives out no more

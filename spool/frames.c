@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     FRAME_MAGIC = 0x46524d45,
@@ -11,6 +12,7 @@ enum {
     POOL_BYTES_MAX = 16 << 20, // kept when nobody uses them
     CAPACITY_MIN = 16 << 10,
     ALIGNMENT = SPOOL_BLOCK, // of a frame's first byte in memory, for writes past the page cache
+    HUGE_PAGE = 2 << 20,
 };
 
 struct frame_pool {
@@ -90,6 +92,19 @@ static struct pooled *take_idle(struct frame_pool *pool, size_t length)
     return pooled;
 }
 
+// Large ones lie in huge pages, where the system has them: a write past the page cache looks up every page of what it
+// writes.
+static void *allocate(size_t bytes)
+{
+    bool large = bytes >= HUGE_PAGE;
+    void *memory;
+    if (posix_memalign(&memory, large ? HUGE_PAGE : ALIGNMENT, bytes) != 0)
+        return NULL;
+    if (large)
+        (void)madvise(memory, bytes, MADV_HUGEPAGE); // refused where the system has none
+    return memory;
+}
+
 struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length)
 {
     struct pooled *pooled = take_idle(pool, length);
@@ -98,7 +113,7 @@ struct spool_frame *frame_pool_take(struct frame_pool *pool, size_t length)
         while (capacity < length)
             capacity *= 2;
         // One block in front for the administration, and one behind the header for a body that is as long as can be.
-        pooled = aligned_alloc(ALIGNMENT, capacity + 2 * (size_t)ALIGNMENT);
+        pooled = allocate(capacity + 2 * (size_t)ALIGNMENT);
         if (pooled == NULL)
             return NULL;
         pooled->capacity = capacity;
