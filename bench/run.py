@@ -190,6 +190,10 @@ class Bench:
                      "RssAnon peak MiB"],
             "rows": rows})
 
+    def az2(self):
+        from bench.cell import CellScenario
+        CellScenario(self).run()
+
     def kafka(self):
         from bench.kafka import KafkaScenario
         KafkaScenario(self).run()
@@ -241,13 +245,13 @@ class Bench:
         return 1 if failed else 0
 
 
-SCENARIOS = ["raw", "single", "own", "batch100", "fixed20k", "dedupe", "kafka"]
+SCENARIOS = ["raw", "single", "own", "batch100", "fixed20k", "dedupe", "az2", "kafka"]
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO",
-                        help=f"of {' '.join(SCENARIOS)}; default: all but dedupe and kafka")
+                        help=f"of {' '.join(SCENARIOS)}; default: all but dedupe, az2 and kafka")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", help="default %(default)s")
     parser.add_argument("--sluice", type=pathlib.Path, help="the binary (BUILD/sluice)")
     parser.add_argument("--stand-in", action="store_true",
@@ -260,7 +264,7 @@ def parse():
     parser.add_argument("--threads", type=int, default=1, help="event loops of either server (%(default)s)")
     parser.add_argument("--dedupe", choices=["on", "off"], default="off",
                         help="of Sluice, in all scenarios but dedupe, which compares both (%(default)s)")
-    parser.add_argument("--rate", type=int, default=20000, help="of fixed20k (%(default)s)")
+    parser.add_argument("--rate", type=int, default=20000, help="of fixed20k and az2 (%(default)s)")
     parser.add_argument("--frozen", choices=["listener", "brokers"], default="listener",
                         help="a listener that never answers, or three real brokers under SIGSTOP")
     parser.add_argument("--kafka-seconds", type=int, default=60, help="of load on Sluice (%(default)s)")
@@ -272,7 +276,7 @@ def parse():
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "bench" / "results")
     parser.add_argument("--markdown", type=pathlib.Path, help="write the tables here, too")
     arguments = parser.parse_args()
-    arguments.scenarios = arguments.scenarios or SCENARIOS[:-2]
+    arguments.scenarios = arguments.scenarios or SCENARIOS[:-3]
     unknown = [name for name in arguments.scenarios if name not in SCENARIOS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}")

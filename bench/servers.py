@@ -81,13 +81,21 @@ class Bare:
         """Nothing can be wrong with a server that does nothing."""
 
 
+def budget_mib(directory, shares=1):
+    """For a spool that is one of so many on this disk."""
+    return min(shutil.disk_usage(directory).free * 2 // 3 // shares, 64 << 30) >> 20
+
+
+DEDUPE_ON, DEDUPE_OFF = {"window": "24h", "memory": "1GiB"}, {"window": 0}
+
+
 class Sluice:
     """sluice serve with one source; a fresh spool each time, on the disk that is measured. `dedupe`: "on" or "off"."""
 
     name = "Sluice"
 
     def __init__(self, binary, threads, spool_root, brokers, topic="payments.events", properties=None, dedupe="off"):
-        self._dedupe = {"window": "24h", "memory": "1GiB"} if dedupe == "on" else {"window": 0}
+        self._dedupe = dict(DEDUPE_ON if dedupe == "on" else DEDUPE_OFF)
         self._binary, self._threads, self._root = binary, threads, spool_root
         self._brokers, self._topic, self._properties = brokers, topic, properties or {}
 
@@ -96,11 +104,10 @@ class Sluice:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(parents=True)
         os.sync()  # the blocks that the run before has freed are not to be paid for by this one
-        budget_mib = min(shutil.disk_usage(self._home).free * 2 // 3, 64 << 30) >> 20
         self.gateway = Gateway(self._binary, self._home, self._brokers, {"payments": {"topic": self._topic}}, {
             "listen": {"threads": self._threads},
             "kafka": {"properties": self._properties} if self._properties else {},
-            "spool": {"segment": "256MiB", "max": f"{budget_mib}MiB", "retain": "0s"},
+            "spool": {"segment": "256MiB", "max": f"{budget_mib(self._home)}MiB", "retain": "0s"},
             "dedupe": self._dedupe,
         })
         self.gateway.start()

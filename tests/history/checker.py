@@ -266,9 +266,10 @@ def _check_keys(history, records, places, verdict):
         for index in event.found:
             copies[records[index].topic, records[index].partition, _node(records[index].stream)].append(index)
         for (topic, partition, node), found in copies.items():
-            first = min(found)
-            acked = max(named.intersection(found), default=first)
-            keys[event.run, event.key, topic, partition, node].append((event.seq, first, acked, event_id))
+            here = named.intersection(found)
+            # A copy whose gateway never acknowledged it, of an event that another one did, may come at any time.
+            acked = max(here) if here else -1 if len(copies) > 1 else min(found)
+            keys[event.run, event.key, topic, partition, node].append((event.seq, min(found), acked, event_id))
     for (_run, key, topic, partition, _node_name), events in keys.items():
         events.sort()
         before = -1

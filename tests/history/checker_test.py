@@ -165,6 +165,19 @@ class Doctored(unittest.TestCase):
             world.attempts[counter].update(f=record.seq, l=record.seq)
         self.red(world.check(), "reordered")
 
+    def test_a_copy_that_its_gateway_never_acknowledged_has_no_place(self):
+        # A frozen gateway wakes and stores what another one has acknowledged meanwhile, behind later events of the key.
+        world = World()
+        world.resend(20)
+        world.attempts[21].update(sm="gw-b1.1-cccc", f=1, l=1)
+        place = world.at(20)
+        old = world.records[place]
+        world.records[place] = World.record(20, old.partition, old.offset, "gw-b1.1-cccc", 1)
+        old.seq, old.offset = 61, 900
+        world.records.append(old)
+        world.records[-1].stream = STREAMS[1]
+        self.assertTrue(world.check(dedupe="node").passed)
+
     def test_open_event_may_be_there_or_not(self):
         world = World()
         world.attempts[20] = World.attempt(20, outcome="unknown", status=503)

@@ -141,12 +141,12 @@ class Scene:
         shutil.rmtree(self.gateway.spool, ignore_errors=True)
 
 
-def main(scenarios, description):
-    """The command line of a suite: which scenarios, how long."""
+def main(scenarios, description, make_stand=Stand, default=None):
+    """The command line of a suite: which scenarios (unless named: those in `default`, or all), how long."""
     import argparse
 
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("scenario", nargs="*", help=f"default: all of {', '.join(scenarios)}")
+    parser.add_argument("scenario", nargs="*", help=f"default: all of {', '.join(default or scenarios)}")
     parser.add_argument("--long", action="store_true", help="longer faults, more kills, more data")
     parser.add_argument("--keep", action="store_true", help="leave spools, logs and histories behind")
     parser.add_argument("--sluice", help="the gateway (default: $SLUICE_BINARY, build-test/sluice)")
@@ -154,8 +154,8 @@ def main(scenarios, description):
     unknown = [name for name in arguments.scenario if name not in scenarios]
     if unknown:
         parser.error(f"no scenario {unknown[0]}; there are: {', '.join(scenarios)}")
-    chosen = arguments.scenario or list(scenarios)
-    with Stand(arguments.long, arguments.keep, arguments.sluice) as stand:
+    chosen = arguments.scenario or list(default or scenarios)
+    with make_stand(arguments.long, arguments.keep, arguments.sluice) as stand:
         if arguments.keep:
             note(f"everything stays in {stand.home}")
         good = True
