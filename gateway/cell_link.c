@@ -41,6 +41,18 @@ static void on_replica(void *user, const char *stream, uint64_t first_seq, uint3
         window_replica(link->window, stream, first_seq, count, body, length);
 }
 
+static bool wants_ids(void *user)
+{
+    struct cell_link *link = user;
+    return window_is_live(link->window);
+}
+
+static void on_ids(void *user, const char *stream, const struct spool_ids_block *block, uint64_t in_kafka)
+{
+    struct cell_link *link = user;
+    window_ids(link->window, stream, block, in_kafka);
+}
+
 // ---- life
 
 bool cell_link_new(struct cell_link **out, const struct config *config, struct window *window, struct sl_error *err)
@@ -74,6 +86,8 @@ bool cell_link_new(struct cell_link **out, const struct config *config, struct w
         .on_positions = on_positions,
         .on_incarnation = on_incarnation,
         .on_replica = on_replica,
+        .wants_ids = window != NULL ? wants_ids : NULL,
+        .on_ids = window != NULL ? on_ids : NULL,
         .user = link,
     };
     if (window != NULL)

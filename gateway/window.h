@@ -8,6 +8,7 @@
 
 #include "dedupe/dedupe.h"
 #include "gateway/ingest.h"
+#include "spool/ids.h"
 #include "spool/spool.h"
 
 struct window;
@@ -41,6 +42,12 @@ void window_free(struct window *window); // after window_stop; NULL is allowed
 // the order of the stream.
 void window_replica(struct window *window, const char *stream, uint64_t first_seq, uint32_t count, const void *body,
                     size_t length);
+
+// The rebuild has ended: window_ids may be called.
+bool window_is_live(struct window *window);
+// Ids that a peer knows, of events that did not come by window_replica: this node was away. `in_kafka`: the stream is
+// in Kafka through this seq, UINT64_MAX: all of it; 0: not said. The thread of window_replica.
+void window_ids(struct window *window, const char *stream, const struct spool_ids_block *block, uint64_t in_kafka);
 
 struct window_status {
     struct dedupe_figures figures;

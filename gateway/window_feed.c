@@ -98,6 +98,19 @@ struct catching_up {
     uint64_t through;
 };
 
+static void insert_block(struct window *window, uint32_t origin, const struct spool_ids_block *block)
+{
+    struct record_ids ids = {.received_wall_ns = block->last_received_wall_ns};
+    for (uint32_t i = 0, business = 0; i < block->count; i++) {
+        ids.entry = block->entries[i];
+        ids.has_business_hash = business < block->business_count && block->business[business].index == i;
+        if (ids.has_business_hash)
+            memcpy(ids.business_hash, block->business[business++].hash, sizeof(ids.business_hash));
+        insert(window, origin, &ids, block->first_seq + i);
+    }
+    atomic_fetch_add_explicit(&window->fed_ids, block->count, memory_order_relaxed);
+}
+
 static bool take_block(void *user, const struct spool_ids_unit *unit, const struct spool_ids_block *block)
 {
     (void)unit;
@@ -105,16 +118,8 @@ static bool take_block(void *user, const struct spool_ids_unit *unit, const stru
     struct window *window = catching_up->window;
     if (window_is_stopping(window))
         return false;
-    struct record_ids ids = {.received_wall_ns = block->last_received_wall_ns};
-    for (uint32_t i = 0, business = 0; i < block->count; i++) {
-        ids.entry = block->entries[i];
-        ids.has_business_hash = business < block->business_count && block->business[business].index == i;
-        if (ids.has_business_hash)
-            memcpy(ids.business_hash, block->business[business++].hash, sizeof(ids.business_hash));
-        insert(window, catching_up->origin, &ids, block->first_seq + i);
-    }
+    insert_block(window, catching_up->origin, block);
     catching_up->through = block->first_seq + block->count - 1;
-    atomic_fetch_add_explicit(&window->fed_ids, block->count, memory_order_relaxed);
     return true;
 }
 
@@ -196,4 +201,26 @@ uint64_t window_fed_through(struct window *window, const char *stream, uint64_t 
     }
     pthread_mutex_unlock(&window->feed_lock);
     return through;
+}
+
+// ---- from peers
+
+bool window_is_live(struct window *window)
+{
+    pthread_mutex_lock(&window->feed_lock);
+    bool live = window->live;
+    pthread_mutex_unlock(&window->feed_lock);
+    return live;
+}
+
+void window_ids(struct window *window, const char *stream, const struct spool_ids_block *block, uint64_t in_kafka)
+{
+    uint32_t origin = ingest_name_origin(window->ingest, stream);
+    if (origin == UINT32_MAX) {
+        warn_no_origin(window, stream);
+        return;
+    }
+    insert_block(window, origin, block);
+    if (in_kafka > 0)
+        ingest_note_older(window->ingest, origin, stream, in_kafka);
 }

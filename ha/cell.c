@@ -92,6 +92,9 @@ static void take(struct cell *cell, struct post *post)
     case POST_OPENED:
         take_opened(cell, (struct opened_post *)(void *)post);
         break;
+    case POST_GIVEN:
+        cell_given(cell, post);
+        break;
     }
     free(post);
 }
@@ -102,6 +105,8 @@ static void drop_posts(struct cell *cell)
         next = post->next;
         if (post->kind == POST_FRAME)
             spool_frame_release(((struct frame_post *)(void *)post)->frame);
+        if (post->kind == POST_GIVEN)
+            cell_drop_given(post);
         free(post);
     }
 }
@@ -234,8 +239,8 @@ void cell_act(struct cell *cell)
             outbox_run(cell, peer);
     cell_positions(cell);
     atomic_store(&cell->second_zone, second_zone(cell));
-    if (ha_ready(cell->core) && !atomic_exchange(&cell->ready, true))
-        sl_log(SL_INFO, "ha", "own older streams reach as far as any copy in reach: ready");
+    if (ha_ready(cell->core) && cell_ids_ready(cell) && !atomic_exchange(&cell->ready, true))
+        sl_log(SL_INFO, "ha", "own older streams reach as far as any copy in reach, and peers' ids are known: ready");
 }
 
 // ---- sessions
@@ -244,6 +249,8 @@ static void on_up(void *user, uint8_t peer)
 {
     struct cell *cell = user;
     cell->member_since_ns[peer] = sl_wall_ns();
+    cell->sessions[peer]++;
+    cell->ids_asked[peer] = cell->ids_given[peer] = false;
     cell->paces[peer] = (struct pace){.mark = UINT64_MAX, .slow = true};
     ha_peer_up(cell->core, cell_now(), peer);
     cell_act(cell);
@@ -255,6 +262,9 @@ static void on_down(void *user, uint8_t peer, const char *why)
     struct cell *cell = user;
     cell->member_since_ns[peer] = sl_wall_ns();
     outbox_clear(cell, peer);
+    if (cell->givings[peer] != NULL)
+        cell_free_giving(cell->givings[peer]);
+    cell->givings[peer] = NULL;
     ha_peer_down(cell->core, cell_now(), peer);
     cell_act(cell);
 }
@@ -262,6 +272,7 @@ static void on_down(void *user, uint8_t peer, const char *why)
 static void on_writable(void *user, uint8_t peer)
 {
     outbox_run(user, peer);
+    cell_give_on(user, peer);
 }
 
 // ---- the thread
@@ -300,6 +311,7 @@ static void on_tick(evutil_socket_t fd, short what, void *user)
     if (cell->told) {
         ha_kafka(cell->core, now_ns, cell->options.kafka.reachable(cell->options.kafka.user));
         ha_tick(cell->core, now_ns);
+        cell_ask_ids(cell);
         cell_act(cell);
     }
     if (cell->ticks++ % STATUS_EVERY == 0)
@@ -388,8 +400,12 @@ void cell_stop(struct cell *cell)
     if (cell->peers != NULL)
         peers_stop(cell->peers);
     cell->peers = NULL;
-    for (uint8_t peer = 0; peer < cell->members; peer++)
+    for (uint8_t peer = 0; peer < cell->members; peer++) {
         outbox_clear(cell, peer);
+        if (cell->givings[peer] != NULL)
+            cell_free_giving(cell->givings[peer]);
+        cell->givings[peer] = NULL;
+    }
     tap_clear(&cell->tap);
     drop_posts(cell);
     if (cell->tick != NULL)

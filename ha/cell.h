@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "ha/ha.h"
+#include "spool/ids.h"
 #include "spool/spool.h"
 
 #include <stdbool.h>
@@ -77,6 +78,11 @@ struct cell_options {
     // Records of another node's stream are durable here. `body`: whole records, `count` of them from first_seq on.
     void (*on_replica)(void *user, const char *stream, uint64_t first_seq, uint32_t count, const void *body,
                        size_t length);
+    // The dedupe window is there: ids may come. Peers are asked for those that are not known here. NULL: there is none.
+    bool (*wants_ids)(void *user);
+    // Ids of a stream that a peer knows, valid during the call. `in_kafka`: through which seq the stream is in Kafka,
+    // UINT64_MAX: all of it, 0: cell_two_zones() and progress tell.
+    void (*on_ids)(void *user, const char *stream, const struct spool_ids_block *block, uint64_t in_kafka);
     void *user;
 };
 

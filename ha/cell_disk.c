@@ -83,22 +83,35 @@ static void *disk_main(void *argument)
         case JOB_OPEN:
             open_next(cell);
             break;
+        case JOB_GIVE:
+            cell_give_step(cell, job->giving);
+            break;
         }
         free(job);
     }
     return NULL;
 }
 
-void disk_job(struct cell *cell, enum job_kind kind, const struct ha_action *action)
+static void queue(struct cell *cell, struct job job_)
 {
     struct job *job = malloc(sizeof(*job));
     sl_assert(job != NULL);
-    *job = (struct job){.kind = kind, .action = *action};
+    *job = job_;
     pthread_mutex_lock(&cell->job_mutex);
     *cell->jobs_tail = job;
     cell->jobs_tail = &job->next;
     pthread_cond_signal(&cell->job_wanted);
     pthread_mutex_unlock(&cell->job_mutex);
+}
+
+void disk_job(struct cell *cell, enum job_kind kind, const struct ha_action *action)
+{
+    queue(cell, (struct job){.kind = kind, .action = *action});
+}
+
+void disk_give(struct cell *cell, struct giving *giving)
+{
+    queue(cell, (struct job){.kind = JOB_GIVE, .giving = giving});
 }
 
 bool disk_start(struct cell *cell)
@@ -120,6 +133,8 @@ void disk_stop(struct cell *cell)
     while (cell->jobs != NULL) {
         struct job *job = cell->jobs;
         cell->jobs = job->next;
+        if (job->giving != NULL)
+            cell_free_giving(job->giving);
         free(job);
     }
     cell->jobs_tail = &cell->jobs;

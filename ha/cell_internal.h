@@ -34,6 +34,7 @@ enum post_kind {
     POST_PROGRESS, // the reader of sluice.progress
     POST_MARKED,   // the disk thread: a mark is durable
     POST_OPENED,   // the disk thread: the next own stream
+    POST_GIVEN,    // the disk thread: ids for a peer
 };
 struct post {
     struct post *next;
@@ -79,11 +80,13 @@ struct opened_post {
 
 // ---- jobs: what waits for the disk
 
-enum job_kind { JOB_FENCE_MARK, JOB_MARK_EMPTY, JOB_DROP_MARKS, JOB_OPEN };
+enum job_kind { JOB_FENCE_MARK, JOB_MARK_EMPTY, JOB_DROP_MARKS, JOB_OPEN, JOB_GIVE };
+struct giving;
 struct job {
     struct job *next;
     enum job_kind kind;
     struct ha_action action;
+    struct giving *giving; // JOB_GIVE
 };
 
 // ---- frames of the own stream in memory, so that peers get them without a read, and before they are synced
@@ -167,7 +170,10 @@ struct cell {
     bool held_back;                       // reading from peers is held: too much waits for the disk
     const struct wire_message *receiving; // during on_message
     int64_t member_since_ns[HA_MEMBERS_MAX];
-    uint64_t counters[HA_MEMBERS_MAX]; // cell_counter: 1 + what each peer said
+    uint64_t sessions[HA_MEMBERS_MAX];                         // that began
+    struct giving *givings[HA_MEMBERS_MAX];                    // that wait for room
+    bool ids_asked[HA_MEMBERS_MAX], ids_given[HA_MEMBERS_MAX]; // in this session
+    uint64_t counters[HA_MEMBERS_MAX];                         // cell_counter: 1 + what each peer said
     unsigned ticks;
     char alarm[300];
 
@@ -220,6 +226,17 @@ void cell_recall(struct cell *cell, const struct ha_action *action);
 bool disk_start(struct cell *cell);
 void disk_stop(struct cell *cell);
 void disk_job(struct cell *cell, enum job_kind kind, const struct ha_action *action);
+void disk_give(struct cell *cell, struct giving *giving);
+
+// cell_ids.c
+void cell_ask_ids(struct cell *cell);
+bool cell_ids_ready(const struct cell *cell);
+void cell_give_step(struct cell *cell, struct giving *giving); // disk thread; answers with a post
+void cell_given(struct cell *cell, struct post *post);
+void cell_give_on(struct cell *cell, uint8_t peer);
+void cell_take_ids(struct cell *cell, uint8_t peer, const struct wire_message *message);
+void cell_free_giving(struct giving *giving);
+void cell_drop_given(struct post *post); // of a cell that ends
 
 // cell_status.c
 void status_refresh(struct cell *cell);

@@ -206,7 +206,7 @@ bool cell_listen(struct cell *cell, const struct peers_options *callbacks, struc
 static void hear_counter(void *user, uint8_t peer, const struct wire_message *message)
 {
     struct cell *cell = user;
-    if (message->message.kind != HA_HEARTBEAT)
+    if (message->what != WIRE_OF_CORE || message->message.kind != HA_HEARTBEAT)
         return;
     uint64_t highest = 0;
     for (uint32_t i = 0; i < message->message.entry_count; i++) {

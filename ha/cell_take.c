@@ -23,8 +23,11 @@ static void hold_back(struct cell *cell, bool hold)
 
 void cell_on_message(void *user, uint8_t peer, const struct wire_message *message)
 {
-    (void)peer;
     struct cell *cell = user;
+    if (message->what != WIRE_OF_CORE) {
+        cell_take_ids(cell, peer, message);
+        return;
+    }
     if (message->message.kind == HA_FRAME)
         for (uint32_t i = 0; i < message->head.lane_count; i++)
             (void)cell_lane_id(cell, message->head.lanes[i]);

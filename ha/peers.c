@@ -260,12 +260,12 @@ bool peers_send(struct peers *peers, uint8_t peer, const struct wire_message *me
         link_doom(link, "it does not read what is sent to it");
         return false;
     }
-    bool frame = message->message.kind == HA_FRAME;
+    bool body = message->body.length > 0;
     if (!link_put(link, peers->head, wire_encode(&peers->cell, message, peers->head))) {
         release_now(release, held);
         return false;
     }
-    if (!frame)
+    if (!body)
         release_now(release, held);
     else if (!put_body(link, message->body, release, held))
         return false;

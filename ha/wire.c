@@ -10,6 +10,9 @@
 //              | lanes u8 | name for each | predecessor | its seq u64 | crc of the body u32; then the body
 //   DURABLE    stream | last u64
 //   REFUSED    stream
+//   ASK_IDS    ranges u16 | for each: stream, first u64, last u64
+//   IDS        end u8 | stream | first u64 | count u32 | business hashes u32 | in Kafka u64 | first received i64
+//              | last received i64 | crc of the body u32; then the body: 24 bytes for each, 20 for each business hash
 //
 // The header's checksum covers header (itself as zero) and content; the body has its own, so that a sender can put a
 // header in front of bytes that it keeps elsewhere.
@@ -253,6 +256,66 @@ static bool records_add_up(struct sl_span body, uint32_t count)
     return !reader.failed && found == count && reader.position == reader.length;
 }
 
+static void put_ask(struct sl_writer *writer, const struct wire_cell *cell, const struct wire_ids *ids)
+{
+    sl_assert(ids->range_count <= WIRE_RANGES_MAX);
+    sl_write_u16(writer, (uint16_t)ids->range_count);
+    for (const struct wire_range *range = ids->ranges; range < ids->ranges + ids->range_count; range++) {
+        put_id(writer, cell, range->stream);
+        sl_write_u64(writer, range->first);
+        sl_write_u64(writer, range->last);
+    }
+}
+
+static void take_ask(struct sl_reader *reader, const struct wire_cell *cell, struct wire_ids *ids)
+{
+    ids->range_count = sl_read_u16(reader);
+    if (ids->range_count > WIRE_RANGES_MAX)
+        reader->failed = true;
+    for (uint32_t i = 0; i < ids->range_count && !reader->failed; i++) {
+        struct wire_range *range = &ids->ranges[i];
+        range->stream = take_stream(reader, cell);
+        range->first = take_seq(reader);
+        range->last = take_seq(reader);
+    }
+}
+
+static size_t ids_length(const struct wire_ids *ids)
+{
+    return ids->count * sizeof(struct ids_entry) + ids->business_count * sizeof(struct ids_business);
+}
+
+static void put_ids(struct sl_writer *writer, const struct wire_cell *cell, const struct wire_message *message)
+{
+    const struct wire_ids *ids = &message->ids;
+    sl_assert(message->body.length == ids_length(ids) && ids->end == (ids->count == 0));
+    sl_write_u8(writer, ids->end);
+    put_id(writer, cell, ids->stream);
+    sl_write_u64(writer, ids->first);
+    sl_write_u32(writer, ids->count);
+    sl_write_u32(writer, ids->business_count);
+    sl_write_u64(writer, ids->in_kafka);
+    put_positive(writer, ids->first_received_wall_ns);
+    put_positive(writer, ids->last_received_wall_ns);
+    sl_write_u32(writer, sl_crc32c(message->body.bytes, message->body.length));
+}
+
+static uint32_t take_ids(struct sl_reader *reader, const struct wire_cell *cell, struct wire_ids *ids)
+{
+    ids->end = take_at_most(reader, 1) == 1;
+    ids->stream = take_id(reader, cell);
+    ids->first = take_seq(reader);
+    ids->count = sl_read_u32(reader);
+    ids->business_count = sl_read_u32(reader);
+    ids->in_kafka = sl_read_u64(reader);
+    ids->first_received_wall_ns = take_positive(reader);
+    ids->last_received_wall_ns = take_positive(reader);
+    bool some = ids->count > 0 && ids->stream.counter != 0 && ids->first > 0;
+    if (ids->end ? ids->count != 0 || ids->business_count != 0 : !some || ids->business_count > ids->count)
+        reader->failed = true;
+    return sl_read_u32(reader);
+}
+
 // ---- messages
 
 static uint32_t header_crc(const uint8_t *bytes, uint32_t content_length)
@@ -289,6 +352,14 @@ size_t wire_encode(const struct wire_cell *cell, const struct wire_message *mess
 {
     const struct ha_message *core = &message->message;
     struct sl_writer writer = begin(bytes);
+    if (message->what == WIRE_ASKS_IDS) {
+        put_ask(&writer, cell, &message->ids);
+        return finish(&writer, WIRE_ASK_IDS, 0);
+    }
+    if (message->what == WIRE_GIVES_IDS) {
+        put_ids(&writer, cell, message);
+        return finish(&writer, WIRE_IDS, message->body.length);
+    }
     switch (core->kind) {
     case HA_HEARTBEAT:
         put_heartbeat(&writer, cell, core);
@@ -339,13 +410,13 @@ bool wire_decode_header(struct wire_header *out, const uint8_t bytes[WIRE_HEADER
     out->crc = sl_read_u32(&reader);
     out->content_length = sl_read_u32(&reader);
     uint32_t kind = sl_read_u32(&reader);
-    if (kind < WIRE_HELLO || kind > WIRE_REFUSED)
+    if (kind < WIRE_HELLO || kind > WIRE_IDS)
         return sl_fail(err, SL_E_CORRUPT, "these are not the bytes of a message (kind %u)", kind);
     out->kind = (enum wire_kind)kind;
     if (out->content_length > WIRE_CONTENT_MAX || out->content_length > out->length)
         return sl_fail(err, SL_E_CORRUPT, "a message with %u bytes of content out of %u", out->content_length,
                        out->length);
-    if (out->kind != WIRE_FRAME && out->content_length != out->length)
+    if (out->kind != WIRE_FRAME && out->kind != WIRE_IDS && out->content_length != out->length)
         return sl_fail(err, SL_E_CORRUPT, "a message of kind %u with a body", kind);
     if (bytes_max < WIRE_HEADER_BYTES || out->length > bytes_max - WIRE_HEADER_BYTES)
         return sl_fail(err, SL_E_TOO_LARGE, "a message of %u bytes, at most %zu are taken", out->length, bytes_max);
@@ -366,6 +437,17 @@ static bool is_whole(const struct sl_reader *content, enum wire_kind kind, struc
     if (content->failed || content->position != content->length)
         return sl_fail(err, SL_E_CORRUPT, "a message of kind %d with fields out of range", (int)kind);
     return true;
+}
+
+static bool verify_ids(struct wire_message *message, const struct wire_header *header, const uint8_t *bytes,
+                       uint32_t crc, struct sl_error *err)
+{
+    message->body = (struct sl_span){.bytes = bytes + WIRE_HEADER_BYTES + header->content_length,
+                                     .length = header->length - header->content_length};
+    if (message->body.length != ids_length(&message->ids))
+        return sl_fail(err, SL_E_CORRUPT, "%zu bytes of ids for %u events", message->body.length, message->ids.count);
+    return sl_crc32c(message->body.bytes, message->body.length) == crc ||
+           sl_fail(err, SL_E_CORRUPT, "the checksum of ids is wrong");
 }
 
 static bool verify_body(struct wire_message *message, const struct wire_header *header, const uint8_t *bytes,
@@ -410,12 +492,22 @@ bool wire_decode(struct wire_message *out, const struct wire_cell *cell, uint8_t
         message->kind = HA_REFUSED;
         message->stream = take_stream(&content, cell);
         break;
+    case WIRE_ASK_IDS:
+        out->what = WIRE_ASKS_IDS;
+        take_ask(&content, cell, &out->ids);
+        break;
+    case WIRE_IDS:
+        out->what = WIRE_GIVES_IDS;
+        body_crc = take_ids(&content, cell, &out->ids);
+        break;
     case WIRE_HELLO:
     case WIRE_WELCOME:
         return sl_fail(err, SL_E_CORRUPT, "a message of kind %d in the middle of a session", (int)header->kind);
     }
     if (!is_whole(&content, header->kind, err))
         return false;
+    if (header->kind == WIRE_IDS)
+        return verify_ids(out, header, bytes, body_crc, err);
     return header->kind != WIRE_FRAME || verify_body(out, header, bytes, body_crc, err);
 }
 

@@ -32,6 +32,8 @@ enum wire_kind {
     WIRE_FRAME = 4,
     WIRE_DURABLE = 5,
     WIRE_REFUSED = 6,
+    WIRE_ASK_IDS = 7, // "of these I know the ids; send me all others that you know"
+    WIRE_IDS = 8,
 };
 
 struct wire_header {
@@ -53,8 +55,31 @@ struct wire_hello {
     uint8_t dedupe_key_id[IDS_KEY_ID_BYTES];    // zero: the sender deduplicates nothing
 };
 
-// One of the four kinds of ha_message.
+// What members tell each other beside the core: the ids of events that the other did not hear of when they came.
+enum { WIRE_RANGES_MAX = 256 };
+struct wire_range { // of a stream's ids: first..last are known
+    struct ha_id stream;
+    uint64_t first, last;
+};
+struct wire_ids {
+    uint32_t range_count; // ASK_IDS
+    struct wire_range ranges[WIRE_RANGES_MAX];
+    // IDS: of first .. first + count - 1. The body is their entries, then the business hashes (struct ids_entry,
+    // ids_business of spool/frame.h), not aligned.
+    bool end; // the last one: it has none
+    struct ha_id stream;
+    uint64_t first;
+    uint32_t count, business_count;
+    uint64_t in_kafka; // of the stream, through here; UINT64_MAX: all of it; 0: the cell's table has it
+    int64_t first_received_wall_ns, last_received_wall_ns;
+};
+
+enum wire_what { WIRE_OF_CORE, WIRE_ASKS_IDS, WIRE_GIVES_IDS };
+
+// One of the four kinds of ha_message; or about ids, then of `message` only `from` means something.
 struct wire_message {
+    enum wire_what what;
+    struct wire_ids ids;
     // HA_FRAME: message.head says the same as `head`, as the core wants it (the encoder looks at `head` alone);
     // count = last - first + 1.
     struct ha_message message;

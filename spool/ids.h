@@ -24,6 +24,10 @@ struct spool_ids_unit {
 bool spool_ids_list(struct spool *spool, struct spool_ids_unit **units, size_t *count,
                     struct sl_error *err) SL_MUST_USE;
 
+// The same, and what is durable by now of the stream that is written: for other nodes.
+bool spool_ids_list_all(struct spool *spool, struct spool_ids_unit **units, size_t *count,
+                        struct sl_error *err) SL_MUST_USE;
+
 struct spool_ids_block {
     uint64_t first_seq; // of entries[0]; the others follow without a gap
     uint32_t count, business_count;

@@ -396,7 +396,7 @@ static size_t list_stream(const struct stream *stream, struct spool_ids_unit *ou
     return count;
 }
 
-bool spool_ids_list(struct spool *spool, struct spool_ids_unit **units, size_t *count, struct sl_error *err)
+static bool list(struct spool *spool, bool current, struct spool_ids_unit **units, size_t *count, struct sl_error *err)
 {
     *count = 0;
     pthread_mutex_lock(&spool->mutex);
@@ -405,8 +405,18 @@ bool spool_ids_list(struct spool *spool, struct spool_ids_unit **units, size_t *
         most += stream->segment_count + stream->ids_count;
     *units = malloc(most * sizeof(**units));
     for (const struct stream *stream = spool->streams; stream != NULL && *units != NULL; stream = stream->next)
-        if (!stream->current && !stream->gone)
+        if ((current || !stream->current) && !stream->gone)
             *count += list_stream(stream, *units + *count);
     pthread_mutex_unlock(&spool->mutex);
     return *units != NULL || sl_fail(err, SL_E_NO_MEMORY, "list of ids");
+}
+
+bool spool_ids_list(struct spool *spool, struct spool_ids_unit **units, size_t *count, struct sl_error *err)
+{
+    return list(spool, false, units, count, err);
+}
+
+bool spool_ids_list_all(struct spool *spool, struct spool_ids_unit **units, size_t *count, struct sl_error *err)
+{
+    return list(spool, true, units, count, err);
 }

@@ -249,7 +249,7 @@ static uint64_t end_of(const struct reading *reading)
 {
     struct stream *stream = reading->stream;
     pthread_mutex_lock(&stream->spool->mutex);
-    bool growing = stream->growing;
+    bool growing = stream->growing || stream->current;
     pthread_mutex_unlock(&stream->spool->mutex);
     return growing && reading->unit->last_seq < UINT64_MAX ? reading->unit->last_seq + 1 : UINT64_MAX;
 }
@@ -375,7 +375,6 @@ bool spool_ids_read(struct spool *spool, const struct spool_ids_unit *unit, uint
     *result = (struct spool_ids_result){.source = SPOOL_IDS_GONE};
     pthread_mutex_lock(&spool->mutex);
     struct stream *stream = stream_find(spool, unit->stream);
-    sl_assert(stream == NULL || !stream->current);
     pthread_mutex_unlock(&spool->mutex);
     if (stream == NULL)
         return true;

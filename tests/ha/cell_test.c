@@ -34,7 +34,7 @@ struct node {
     struct spool *spool;
     struct model_client *client;
     uint64_t sent;
-    _Atomic uint64_t peer_synced[INCARNATIONS], replicated, told;
+    _Atomic uint64_t peer_synced[INCARNATIONS], replicated, told, ids_given;
     _Atomic uint32_t incarnation;
     _Atomic bool damaged;
 };
@@ -131,6 +131,25 @@ static void on_replica(void *user, const char *stream, uint64_t first_seq, uint3
     atomic_fetch_add(&node->replicated, count);
 }
 
+static bool wants_ids(void *user)
+{
+    (void)user;
+    return true;
+}
+
+static void on_ids(void *user, const char *stream, const struct spool_ids_block *block, uint64_t in_kafka)
+{
+    struct node *node = user;
+    (void)in_kafka;
+    for (uint32_t i = 0; i < block->count; i++) {
+        uint64_t seq;
+        memcpy(&seq, block->entries[i].id_hash + 8, sizeof(seq));
+        if (seq != block->first_seq + i || block->entries[i].id_hash[0] != (uint8_t)stream[3])
+            atomic_store(&node->damaged, true);
+    }
+    atomic_fetch_add(&node->ids_given, block->count);
+}
+
 static void on_failed(void *user, const struct sl_error *err)
 {
     (void)user;
@@ -165,6 +184,8 @@ static void make_cell(struct world *world, unsigned index, const char *cluster)
                                    .on_positions = on_positions,
                                    .on_incarnation = on_incarnation,
                                    .on_replica = on_replica,
+                                   .wants_ids = wants_ids,
+                                   .on_ids = on_ids,
                                    .user = node};
     if (!cell_new(&node->cell, &options, &err))
         fail_msg("%s", err.text);
@@ -190,6 +211,9 @@ static void start(struct world *world, unsigned index)
                                   .max_bytes = 256 << 20,
                                   .prepared = 1,
                                   .append_bytes = 16 << 20,
+                                  .retain_ns = 3600 * SL_NS_PER_S,
+                                  .ids_key_id = {1},
+                                  .ids_window_ns = 3600 * SL_NS_PER_S,
                                   .lanes = &lane,
                                   .lane_count = 1,
                                   .on_failed = on_failed,
@@ -202,6 +226,7 @@ static void start(struct world *world, unsigned index)
     snprintf(node->stream, sizeof(node->stream), "%s", spool_stream(node->spool));
     model_client_attach(node->client, node->cell, node->spool);
     node->sent = 0;
+    atomic_store(&node->ids_given, 0);
     atomic_store(&node->incarnation, 0);
     for (size_t i = 0; i < INCARNATIONS; i++)
         atomic_store(&node->peer_synced[i], 0);
@@ -252,6 +277,8 @@ static void append(struct world *world, unsigned index, uint32_t count)
                                 .lane = sl_span_of(lane),
                                 .topic = sl_span_of("test.events"),
                                 .payload = {.bytes = payload, .length = (size_t)length}};
+        record.id_hash[0] = (uint8_t)names[index][3];
+        memcpy(record.id_hash + 8, &node->sent, sizeof(node->sent));
         assert_true(record_append(&sent->batch.records, &record, NULL, 0));
     }
     sent->batch.lane_counts[0] = count;
@@ -374,6 +401,29 @@ static void a_dead_node_is_drained_by_a_peer(void **state)
     assert_int_equal(model_doubled(world->kafka, before), 0);
 }
 
+static bool ids_given(struct world *world, unsigned node, uint64_t count)
+{
+    return atomic_load(&world->nodes[node].ids_given) >= count;
+}
+
+// What is in Kafka is sent to nobody; its ids are, of the stream that is written now, too.
+static void a_new_disk_learns_the_ids(void **state)
+{
+    struct world *world = *state;
+    append(world, 0, 400);
+    append(world, 1, 30);
+    await(kafka_has, world, 0, 400);
+    await(kafka_has, world, 1, 30);
+    stop(world, 2);
+    remove_tree(world->nodes[2].dir);
+    append(world, 0, 100);
+    await(kafka_has, world, 0, 500);
+    start(world, 2);
+    await(ready, world, 2, 0);
+    await(ids_given, world, 2, 530);
+    assert_false(atomic_load(&world->nodes[2].damaged));
+}
+
 static void a_restart_goes_on(void **state)
 {
     struct world *world = *state;
@@ -440,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_peer_that_was_away_catches_up, begin, end),
         cmocka_unit_test_setup_teardown(everything_is_drained_once, begin, end),
         cmocka_unit_test_setup_teardown(a_dead_node_is_drained_by_a_peer, begin, end),
+        cmocka_unit_test_setup_teardown(a_new_disk_learns_the_ids, begin, end),
         cmocka_unit_test_setup_teardown(a_restart_goes_on, begin, end),
         cmocka_unit_test_setup_teardown(a_fenced_owner_goes_on_with_a_new_stream, begin, end),
         cmocka_unit_test_setup_teardown(a_peer_that_is_gone_is_noticed, begin, end),

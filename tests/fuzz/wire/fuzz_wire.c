@@ -22,8 +22,8 @@ static void put_checksums_right(uint8_t *bytes, size_t size)
     memcpy(&content, bytes + 8, 4);
     if (length > size - WIRE_HEADER_BYTES || content > length)
         return;
-    // Of a frame the last four bytes of the content are the body's.
-    if (bytes[12] == WIRE_FRAME && content >= 4) {
+    // Of a frame, and of ids, the last four bytes of the content are the body's.
+    if ((bytes[12] == WIRE_FRAME || bytes[12] == WIRE_IDS) && content >= 4) {
         crc = sl_crc32c(bytes + WIRE_HEADER_BYTES + content, length - content);
         memcpy(bytes + WIRE_HEADER_BYTES + content - 4, &crc, 4);
     }
@@ -51,6 +51,13 @@ static void check_hello(const struct wire_header *header, const uint8_t *bytes)
 static void check_limits(const struct wire_message *message)
 {
     const struct ha_message *core = &message->message;
+    const struct wire_ids *ids = &message->ids;
+    if (message->what != WIRE_OF_CORE) {
+        sl_assert(core->from == 1 && ids->range_count <= WIRE_RANGES_MAX);
+        sl_assert(message->body.length ==
+                  ids->count * sizeof(struct ids_entry) + ids->business_count * sizeof(struct ids_business));
+        return;
+    }
     sl_assert(core->from == 1 && core->entry_count <= HA_STREAMS_MAX);
     for (uint32_t i = 0; i < core->entry_count; i++) {
         const struct ha_entry *entry = &core->entries[i];

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 RIGHT, AS_IS = 1, 0  # whether the target puts checksums right
-HELLO, WELCOME, HEARTBEAT, FRAME, DURABLE, REFUSED = range(1, 7)
+HELLO, WELCOME, HEARTBEAT, FRAME, DURABLE, REFUSED, ASK_IDS, IDS = range(1, 9)
 
 
 def text(value):
@@ -31,6 +31,10 @@ def heartbeat(entries, members=3, kafka=1):
     silence = b"".join(struct.pack("<q", 1000 * i) for i in range(members))
     return message(HEARTBEAT, bytes([kafka, members]) + silence + struct.pack("<QB", 7, len(entries))
                    + b"".join(entries))
+
+
+def ids(count, business, body, end=0, stream="gw-a1.3-00c0ffee"):
+    return message(IDS, bytes([end]) + text(stream) + struct.pack("<QIIQqqI", 5, count, business, 2**64 - 1, 1, 2, 0), body)
 
 
 def record(length):
@@ -88,7 +92,17 @@ def inputs():
         "durable_short": message(DURABLE, text("gw-b1.7-0000beef") + bytes(7)),
         "durable_with_body": message(DURABLE, text("gw-b1.7-0000beef") + struct.pack("<Q", 12), b"body"),
         "refused": message(REFUSED, text("gw-c1.1-00000000")),
-        "kind_7": message(7, b""),
+        "kind_9": message(9, b""),
+        "ask_nothing": message(ASK_IDS, struct.pack("<H", 0)),
+        "ask_two": message(ASK_IDS, struct.pack("<H", 2) + text("gw-a1.3-00c0ffee") + struct.pack("<QQ", 1, 9)
+                           + text("gw-b1.7-0000beef") + struct.pack("<QQ", 4, 4)),
+        "ask_too_many": message(ASK_IDS, struct.pack("<H", 257)),
+        "ids": ids(2, 1, bytes(2 * 24 + 20)),
+        "ids_short": ids(2, 1, bytes(2 * 24)),
+        "ids_more_business": ids(1, 2, bytes(24 + 40)),
+        "ids_of_nobody": ids(2, 0, bytes(48), stream=""),
+        "ids_end": ids(0, 0, b"", end=1, stream=""),
+        "ids_end_with_some": ids(1, 0, bytes(24), end=1),
         "content_beyond_length": struct.pack("<IIII", 4, 0, 8, DURABLE) + bytes(8),
         "length_4_gib": struct.pack("<IIII", 2**32 - 1, 0, 16, FRAME) + bytes(16),
         "header_cut": durable[:15],
