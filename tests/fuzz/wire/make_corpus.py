@@ -34,7 +34,8 @@ def heartbeat(entries, members=3, kafka=1):
 
 
 def ids(count, business, body, end=0, stream="gw-a1.3-00c0ffee"):
-    return message(IDS, bytes([end]) + text(stream) + struct.pack("<QIIQqqI", 5, count, business, 2**64 - 1, 1, 2, 0), body)
+    numbers = struct.pack("<QIIQqqI", 5, count, business, 2**64 - 1, 1, 2, 0)
+    return message(IDS, bytes([end]) + text(stream) + numbers, body)
 
 
 def record(length):
