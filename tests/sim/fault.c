@@ -12,20 +12,13 @@ static uint8_t any_node(struct sim *sim)
     return (uint8_t)sim_between(sim, 0, NODES - 1);
 }
 
-static void boot(struct sim *sim, void *arg)
-{
-    struct node *node = sim->nodes[*(uint8_t *)arg];
-    if (!node->up)
-        node_boot(node);
-}
-
 static void crash(struct sim *sim, uint8_t index, bool lose)
 {
     struct node *node = sim->nodes[index];
     static const enum disk_crash kinds[] = {DISK_KEEP_ALL, DISK_KEEP_SOME, DISK_KEEP_NOTHING, DISK_KEEP_BLOCKS};
     node_crash(node, kinds[sim_chance(sim) % 4], lose);
     int64_t after_ns = sim_often(sim, 300) ? sim_between(sim, 5 * S, 60 * S) : sim_between(sim, 50 * MS, 5 * S);
-    sim_at(sim, after_ns, boot, &index, 1);
+    node_boot_later(sim, index, after_ns);
 }
 
 static void crash_now(struct sim *sim, void *arg)
@@ -143,10 +136,8 @@ static void disk_trouble(struct sim *sim)
         break;
     default:
         sim_note(sim, "disk of %u fails at its next sync", index);
-        if (node->up) {
+        if (node->up)
             fault_set(&node->fault, FAULT_FDATASYNC, atomic_load(&node->fault.calls[FAULT_FDATASYNC]) + 1, 5, true);
-            sim_at(sim, sim_between(sim, S, 20 * S), boot, &index, 1);
-        }
         break;
     }
 }

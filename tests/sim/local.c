@@ -43,6 +43,8 @@ static void exit_process(struct sim *sim, void *arg)
     struct node *node = sim->nodes[*(uint8_t *)arg];
     sim_note(sim, "node %u exits: its disk failed", node->index);
     node_crash(node, DISK_KEEP_ALL, false);
+    // Whoever restarts it does so whenever it ends, also in the midst of a healing.
+    node_boot_later(sim, node->index, sim->calm || sim->healing ? S : sim_between(sim, S, 20 * S));
 }
 
 static void on_failed(void *user, const struct sl_error *err)

@@ -64,17 +64,24 @@ static void run_until(struct sim *sim, int64_t until_ns)
     }
 }
 
-static bool converged(struct sim *sim)
+// NULL, or what is missing.
+static const char *unconverged(struct sim *sim)
 {
     for (uint8_t i = 0; i < NODES; i++) {
         const struct node *node = sim->nodes[i];
-        if (!node->up || !ha_ready(&node->core) || node->core.current == NULL || node->wait_count > 0)
-            return false;
+        if (!node->up)
+            return "a node is down";
+        if (!ha_ready(&node->core) || node->core.current == NULL)
+            return "a node is not ready";
+        if (node->wait_count > 0)
+            return "a request waits";
         for (uint8_t member = 0; member < NODES; member++)
             if (ha_at_risk(&node->core, member) > 0)
-                return false;
+                return "a record is at risk";
     }
-    return !client_waits(sim) && ledger_all_committed(sim);
+    if (client_waits(sim))
+        return "a client waits";
+    return ledger_all_committed(sim) ? NULL : "a record is not committed";
 }
 
 // The spool's own sums agree with the ledger's.
@@ -94,9 +101,10 @@ static void run(struct sim *sim, struct totals *totals)
     run_until(sim, sim_between(sim, 60 * S, 150 * S));
     fault_heal(sim);
     int64_t healed_ns = sim->now_ns;
-    while (sim->violations == 0 && !converged(sim)) {
+    const char *missing;
+    while (sim->violations == 0 && (missing = unconverged(sim)) != NULL) {
         if (sim->now_ns - healed_ns > CONVERGE_WITHIN) {
-            sim_violation(sim, "no convergence within %d s after healing", (int)(CONVERGE_WITHIN / S));
+            sim_violation(sim, "no convergence within %d s after healing: %s", (int)(CONVERGE_WITHIN / S), missing);
             break;
         }
         run_until(sim, sim->now_ns + S);

@@ -51,6 +51,7 @@ static void head_of(struct sim *sim, uint32_t stream, struct ha_head *head)
 
 static void tell_held(struct node *node, uint32_t stream)
 {
+    sl_assert(node->spool != NULL); // without it nothing can be said; least of all that nothing is held
     uint64_t base, end;
     node_range(node, stream, &base, &end);
     const struct copy *copy = shelf_find(node, stream);
@@ -115,6 +116,11 @@ static void boot_again(struct sim *sim, void *arg)
         node_boot(node);
 }
 
+void node_boot_later(struct sim *sim, uint8_t index, int64_t delay_ns)
+{
+    sim_at(sim, delay_ns, boot_again, &index, 1);
+}
+
 void node_boot(struct node *node)
 {
     struct sim *sim = node->sim;
@@ -133,7 +139,7 @@ void node_boot(struct node *node)
     node->up = true;
     if (!local_open(node)) {
         node->up = false;
-        sim_at(sim, 2 * S, boot_again, &node->index, 1);
+        node_boot_later(sim, node->index, 2 * S);
         return;
     }
     struct ha_options options = {.self = node->index,

@@ -143,6 +143,7 @@ bool drain_active(const struct node *node, bool current_too);
 struct node *node_new(struct sim *sim, uint8_t index);
 void node_free(struct node *node);
 void node_boot(struct node *node);
+void node_boot_later(struct sim *sim, uint8_t index, int64_t delay_ns); // if it is down then
 void node_crash(struct node *node, enum disk_crash what, bool lose_disk);
 void node_freeze(struct node *node, int64_t for_ns);
 // After every input to the core: carries out its actions, answers what can be answered.

@@ -22,8 +22,10 @@ LIBRARIES = ("-lisal", "-lpthread", "-lm")
 
 
 def sources():
-    for folder in ("ha", "spool", "tests/sim"):
+    for folder in ("spool", "tests/sim"):
         yield from sorted(ROOT.glob(f"{folder}/*.c"))
+    core = ("core", "forget", "id", "replicate", "seal", "takeover", "watch")
+    yield from (ROOT / "ha" / f"{name}.c" for name in core)
     yield from (ROOT / "base" / f"{name}.c" for name in ("error", "log", "crc32c", "histogram"))
     yield from (ROOT / "tests/spool" / f"{name}.c" for name in ("disk", "disk_ops", "fault"))
     yield ROOT / "gateway/ack.c"

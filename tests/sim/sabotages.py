@@ -156,8 +156,8 @@ SABOTAGES = (
     off("ids-are-not-rebuilt", "tests/sim/node.c",
         ("if (ledger_at(sim, stream)->records[seq].known & (1u << node->index))", "if (false)")),
     off("appended-again-after-a-seal", "tests/sim/node.c",
-        ("        node->reopen = !local_open(node);\n",
-         "        node->reopen = !local_open(node);\n        memset(node->known, 0, sizeof(node->known));\n")),
+        ("        node->reopen = !local_next(node);\n",
+         "        node->reopen = !local_next(node);\n        memset(node->known, 0, sizeof(node->known));\n")),
     # ---- forgetting
     off("tombstone-when-alone-empty", "ha/forget.c",
         ("        if (!copy->there || !(copy->flags & HA_ENTRY_EMPTY) || copy->end != through)\n            return;\n",
