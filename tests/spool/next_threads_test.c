@@ -366,13 +366,15 @@ static void a_disk_that_fails_while_streams_change(void **state)
         fault_set(&world->fault, ops[round % 4], 5 + 7 * round, EIO, true);
         start_submitters(world->spool, submitters);
         start_changers(world->spool, changers);
-        join_submitters(submitters);
         unsigned changed = 0, refused = 0;
         for (int i = 0; i < CHANGERS; i++) {
             assert_int_equal(pthread_join(changers[i].thread, NULL), 0);
             changed += changers[i].changed;
             refused += changers[i].refused;
         }
+        // Where only the preparer met it nothing has failed, and batches wait for a segment until it is over.
+        fault_clear(&world->fault);
+        join_submitters(submitters);
         assert_int_equal(spool_incarnation(world->spool), changed);
         assert_int_equal(changed + refused, CHANGERS * CHANGES);
         check_after(scene, submitters);
