@@ -33,8 +33,6 @@ static enum produce_step step_of(enum cell_step step)
 static void on_order(void *user, const struct cell_order *order)
 {
     struct cell_drain *drain = user;
-    if (order->step == CELL_COUNT)
-        return; // produce reads all progress itself, and counts what others produced of this node's streams
     struct produce_order mapped = {
         .step = step_of(order->step),
         .stream = order->stream,

@@ -312,6 +312,8 @@ static void on_tick(evutil_socket_t fd, short what, void *user)
         ha_kafka(cell->core, now_ns, cell->options.kafka.reachable(cell->options.kafka.user));
         ha_tick(cell->core, now_ns);
         cell_ask_ids(cell);
+        if (cell->ticks % LANES_EVERY == 0)
+            cell_look_for_lanes(cell);
         cell_act(cell);
     }
     if (cell->ticks++ % STATUS_EVERY == 0)

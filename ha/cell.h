@@ -31,13 +31,12 @@ enum cell_step {
     CELL_RECORDS,
     CELL_CLOSE,
     CELL_LOOK,
-    CELL_COUNT, // others produced the own stream through `through`: the spool is told; no answer is looked at
 };
 struct cell_order {
     enum cell_step step;
     const char *stream, *lane; // views for the call
     uint32_t ticket;           // for the answer
-    uint64_t claim, through;   // CLAIM, CLOSE: what is committed; COUNT
+    uint64_t claim, through;   // CLAIM, CLOSE: what is committed
     uint64_t first, last;      // RECORDS; last 0: the stream that this node writes, until released
 };
 struct cell_progress {

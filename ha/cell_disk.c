@@ -1,6 +1,8 @@
 // What waits for the disk and must not hold the replication thread up: marks, and the change of the own stream.
 #include "ha/cell_internal.h"
 
+#include "base/failpoint.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +20,8 @@ static void mark(struct cell *cell, const struct job *job)
     good = good && spool_put_marks(cell->spool, stream, &marks, &err);
     if (!good)
         sl_logf(SL_ERROR, "ha", "a mark could not be stored", SL_STR("stream", stream), SL_STR("error", err.text));
+    if (job->kind == JOB_FENCE_MARK && job->action.stream.member != cell->self)
+        sl_failpoint("takeover.fence");
     struct marked_post *post = malloc(sizeof(*post));
     sl_assert(post != NULL);
     *post = (struct marked_post){.post.kind = POST_MARKED,

@@ -52,8 +52,8 @@ static enum cell_step step_of(enum ha_action_kind kind)
 static enum ha_action_kind kind_of(enum cell_step step)
 {
     static const enum ha_action_kind kinds[] = {
-        [CELL_INIT] = HA_INIT,   [CELL_READ] = HA_READ, [CELL_CLAIM] = HA_CLAIM, [CELL_RECORDS] = HA_PRODUCE,
-        [CELL_CLOSE] = HA_CLOSE, [CELL_LOOK] = HA_LOOK, [CELL_COUNT] = HA_LOOK,
+        [CELL_INIT] = HA_INIT,       [CELL_READ] = HA_READ,   [CELL_CLAIM] = HA_CLAIM,
+        [CELL_RECORDS] = HA_PRODUCE, [CELL_CLOSE] = HA_CLOSE, [CELL_LOOK] = HA_LOOK,
     };
     return kinds[step];
 }
@@ -160,20 +160,6 @@ static struct seen *made_seen(struct cell *cell, struct ha_id stream, uint32_t l
     return seen;
 }
 
-// Of an own older stream others may produce what this node holds: its spool counts and deletes by what it is told.
-static void count_produced(struct cell *cell, const char *stream, const char *lane, struct ha_id id,
-                           const struct ha_progress *progress)
-{
-    if (id.member != cell->self || progress->drainer.member == cell->self || progress->drainer.counter == 0)
-        return;
-    struct spool_stream_info info;
-    if (!spool_stream_find(cell->spool, stream, &info))
-        return;
-    uint64_t through = progress->through < info.end_seq ? progress->through : info.end_seq;
-    struct cell_order order = {.step = CELL_COUNT, .stream = stream, .lane = lane, .through = through};
-    cell->options.kafka.order(cell->options.kafka.user, &order);
-}
-
 void cell_take_progress(struct cell *cell, const struct progress_post *post)
 {
     struct ha_id id;
@@ -194,7 +180,6 @@ void cell_take_progress(struct cell *cell, const struct progress_post *post)
     }
     made_seen(cell, id, lane_id)->progress = progress;
     ha_saw_progress(cell->core, cell_now(), id, lane_id, &progress, false);
-    count_produced(cell, post->stream, post->lane, id, &progress);
 }
 
 void cell_recall(struct cell *cell, const struct ha_action *action)

@@ -22,6 +22,7 @@ enum {
     LANE_NAMES = 256, // over all streams
     TICK_MS = 50,     // of the core
     STATUS_EVERY = 4, // ticks between two copies of the status
+    LANES_EVERY = 10, // ticks between two looks for new lanes of the own stream
 };
 
 // ---- posts: what other threads tell
@@ -204,6 +205,7 @@ void cell_open(struct cell *cell, uint32_t incarnation);
 void cell_frame(struct cell *cell, struct spool_frame *frame);
 void cell_synced(struct cell *cell, uint32_t incarnation, uint64_t through);
 void cell_positions(struct cell *cell);
+void cell_look_for_lanes(struct cell *cell);
 
 // cell_send.c
 void tap_add(struct tap *tap, struct spool_frame *frame, size_t most_bytes, uint64_t synced, uint32_t incarnation);

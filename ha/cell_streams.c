@@ -38,9 +38,7 @@ void cell_tell(struct cell *cell, struct ha_id id)
     if (held == NULL || !spool_get_marks(cell->spool, stream, &marks, &err))
         return;
     if (spool_stream_find(cell->spool, stream, &info)) {
-        // What is on its way to the disk is not told: the core knows of it, and hears when it is there.
-        if (held->stored_end <= info.end_seq || info.own)
-            tell(cell, id, &info, &marks);
+        tell(cell, id, &info, &marks); // what is on its way to the disk the core knows of, and hears when it is there
         return;
     }
     // All of it is deleted.
@@ -152,6 +150,24 @@ void cell_open(struct cell *cell, uint32_t incarnation)
         ha_appended(cell->core, cell_now(), own->appended);
     if (own->synced > 0)
         ha_synced(cell->core, cell_now(), own->id, own->synced);
+}
+
+// A reload may have given the stream that is written another lane: it wants a drain.
+void cell_look_for_lanes(struct cell *cell)
+{
+    struct ha_stream *current = cell->core->current;
+    char stream[SPOOL_STREAM_ID_MAX];
+    struct spool_stream_info info;
+    if (current == NULL)
+        return;
+    cell_text(cell, current->id, stream);
+    if (!spool_stream_find(cell->spool, stream, &info) || info.lane_count <= current->head.lane_count)
+        return;
+    struct ha_head head;
+    const struct ha_copy *own = &current->copies[cell->self];
+    cell_head(cell, &info, &head);
+    bool known = ha_held(cell->core, cell_now(), current->id, &head, own->base, own->end, current->fence_marked, 0);
+    sl_assert(known); // it has a place
 }
 
 void cell_frame(struct cell *cell, struct spool_frame *frame)

@@ -375,6 +375,30 @@ static void everything_is_drained_once(void **state)
 }
 
 // Its disk is gone, too: what peers hold is all there is.
+// The model drains streams as wholes: what is looked at is that the new lane is claimed as well.
+static bool lane_is_claimed(struct world *world, unsigned node, uint64_t lanes)
+{
+    struct cell_status *status = calloc(1, sizeof(*status));
+    assert_non_null(status);
+    cell_status(world->nodes[node].cell, status);
+    uint64_t claimed = 0;
+    for (uint32_t i = 0; i < status->stream_count; i++)
+        for (uint32_t k = 0; status->streams[i].current && k < status->streams[i].lane_count; k++)
+            claimed += status->streams[i].lanes[k].claim > 0;
+    free(status);
+    return claimed == lanes;
+}
+
+static void a_new_lane_is_drained(void **state)
+{
+    struct world *world = *state;
+    struct sl_error err = {.text = ""};
+    await(lane_is_claimed, world, 0, 1);
+    if (!spool_declare_lane(world->nodes[0].spool, "second", &err))
+        fail_msg("%s", err.text);
+    await(lane_is_claimed, world, 0, 2);
+}
+
 static void a_dead_node_is_drained_by_a_peer(void **state)
 {
     struct world *world = *state;
@@ -489,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(peers_have_it_without_kafka, begin, end),
         cmocka_unit_test_setup_teardown(a_peer_that_was_away_catches_up, begin, end),
         cmocka_unit_test_setup_teardown(everything_is_drained_once, begin, end),
+        cmocka_unit_test_setup_teardown(a_new_lane_is_drained, begin, end),
         cmocka_unit_test_setup_teardown(a_dead_node_is_drained_by_a_peer, begin, end),
         cmocka_unit_test_setup_teardown(a_new_disk_learns_the_ids, begin, end),
         cmocka_unit_test_setup_teardown(a_restart_goes_on, begin, end),

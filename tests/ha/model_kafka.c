@@ -211,8 +211,6 @@ static void run(struct drain *drain, const struct cell_order *order)
         drain->running = pthread_create(&drain->thread, NULL, records_main, drain) == 0;
         sl_assert(drain->running);
         break;
-    case CELL_COUNT:
-        break;
     }
 }
 
@@ -220,11 +218,9 @@ static void order(void *user, const struct cell_order *order)
 {
     struct model_client *client = user;
     pthread_mutex_lock(&client->kafka->mutex);
-    struct drain *drain = drain_of(client, order->stream, order->lane, order->step != CELL_COUNT);
-    if (order->step != CELL_COUNT) {
-        drain->order = *order;
-        run(drain, order);
-    }
+    struct drain *drain = drain_of(client, order->stream, order->lane, true);
+    drain->order = *order;
+    run(drain, order);
     pthread_mutex_unlock(&client->kafka->mutex);
 }
 
