@@ -59,6 +59,12 @@ static void await_(bool (*true_of)(struct world *world, unsigned node, uint64_t 
 }
 #define await(condition, world, node, value) await_(condition, world, node, value, #condition)
 
+static bool listens(struct world *world, unsigned node, uint64_t value)
+{
+    (void)value;
+    return cell_port(world->nodes[node].cell) != 0;
+}
+
 static bool ready(struct world *world, unsigned node, uint64_t value)
 {
     (void)value;
@@ -232,6 +238,7 @@ static void start(struct world *world, unsigned index)
         atomic_store(&node->peer_synced[i], 0);
     if (!cell_start(node->cell, node->spool, &err))
         fail_msg("%s", err.text);
+    await(listens, world, index, 0); // not before older streams are walked
     world->ports[index] = cell_port(node->cell);
 }
 
