@@ -52,7 +52,9 @@ class Cell:
             "listen": {"threads": self._threads},
             "spool": {"segment": "256MiB", "max": f"{budget_mib(self._home, len(LETTERS))}MiB", "retain": "0s"},
             "dedupe": {**self._dedupe, "key_file": str(key)},
-            "ha": {"listen": f"127.0.0.1:{self._ports[letter].port}", "peers": peers, "ack": self._ack},
+            # A short takeover_after: on a new disk the start asks for that long what the peers know.
+            "ha": {"listen": f"127.0.0.1:{self._ports[letter].port}", "peers": peers, "ack": self._ack,
+                   "takeover_after": "2s"},
         })
 
     def __exit__(self, *_exception):

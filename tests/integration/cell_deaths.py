@@ -142,7 +142,7 @@ def two_dead(stand):
         died = time.monotonic()
         tails = [_wait_taken([survivor], stream, died) for stream in streams]
         note("tails in Kafka after " + ", ".join(f"{tail:.1f} s" for tail in tails))
-        cell.wait_load(500)
+        cell.wait_load(100)  # each by a commit
         cell.start(*dead)
         until(cell.is_whole, "they do not come back", 60)
         if stand.long:
@@ -161,7 +161,7 @@ def _one_disk_after_the_other(cell):
         second.kill()
         second.wipe()
         _wait_taken([third], streams[1], time.monotonic())
-        cell.wait_load(200)
+        cell.wait_load(100)
         cell.start(first, second)
         until(cell.is_whole, "they do not come back", 60)
 

@@ -41,7 +41,7 @@ class CellStand(Stand):
         try:
             listeners = {f"GW{letter.upper()}": {node: self.relays.add(kafka_link(letter, node)) for node in BROKERS}
                          for letter in LETTERS}
-            self.kafka = Cluster(brokers=len(BROKERS), listeners=listeners)
+            self.kafka = Cluster(brokers=len(BROKERS), listeners=listeners, start_timeout_s=300)
         except BaseException:
             self.relays.close()
             shutil.rmtree(self.home, ignore_errors=True)
