@@ -481,12 +481,7 @@ static void a_fenced_owner_goes_on_with_a_new_stream(void **state)
     await(kafka_has, world, 0, 10);
     char first[SPOOL_STREAM_ID_MAX];
     snprintf(first, sizeof(first), "%s", world->nodes[0].stream);
-    struct cell_kafka rival = model_client_table(world->nodes[1].client);
-    uint64_t claim = model_claims(world->kafka, first) + 1;
-    rival.order(rival.user, &(struct cell_order){.step = CELL_INIT, .stream = first, .lane = lane});
-    rival.order(rival.user,
-                &(struct cell_order){.step = CELL_CLAIM, .stream = first, .lane = lane, .claim = claim, .through = 10});
-    rival.release(rival.user, first, lane);
+    model_rival_claims(world->kafka, first, lane, world->nodes[1].stream);
     append(world, 0, 10); // into whichever stream is written by then
     await(incarnation_is, world, 0, 1);
     snprintf(world->nodes[0].stream, sizeof(world->nodes[0].stream), "%s",

@@ -335,13 +335,13 @@ uint64_t model_doubled(struct model_kafka *kafka, const char *stream)
     return count_of(kafka, stream, 2);
 }
 
-uint64_t model_claims(struct model_kafka *kafka, const char *stream)
+void model_rival_claims(struct model_kafka *kafka, const char *stream, const char *name, const char *drainer)
 {
-    uint64_t claims = 0;
     pthread_mutex_lock(&kafka->mutex);
-    for (size_t i = 0; i < kafka->lane_count; i++)
-        if (strcmp(kafka->lanes[i].stream, stream) == 0 && kafka->lanes[i].claim > claims)
-            claims = kafka->lanes[i].claim;
+    struct lane *lane = lane_of(kafka, stream, name);
+    lane->epoch++;
+    lane->claim++;
+    snprintf(lane->drainer, sizeof(lane->drainer), "%s", drainer);
+    spread(kafka, lane);
     pthread_mutex_unlock(&kafka->mutex);
-    return claims;
 }

@@ -25,6 +25,7 @@ void model_client_free(struct model_client *client);
 // Records of the stream that are committed, and how many of them more than once.
 uint64_t model_committed(struct model_kafka *kafka, const char *stream);
 uint64_t model_doubled(struct model_kafka *kafka, const char *stream);
-uint64_t model_claims(struct model_kafka *kafka, const char *stream);
+// Somebody fences whoever drains the stream's lane and claims it, at one stroke.
+void model_rival_claims(struct model_kafka *kafka, const char *stream, const char *lane, const char *drainer);
 
 #endif
