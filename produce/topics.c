@@ -302,9 +302,13 @@ static enum step create_progress(struct lane *lane, int brokers)
     rd_kafka_resp_err_t code =
         admin_create_topic(lane->tail.rk, PROGRESS_TOPIC, PROGRESS_PARTITIONS, brokers < 3 ? brokers : 3, configs,
                            sizeof(configs) / sizeof(configs[0]), text, sizeof(text));
+    if (!code) {
+        snprintf(lane->trouble, sizeof(lane->trouble), "topic " PROGRESS_TOPIC " was created just now");
+        return STEP_AGAIN;
+    }
     snprintf(lane->trouble, sizeof(lane->trouble), "topic " PROGRESS_TOPIC " is missing and cannot be created: %s",
              text);
-    return code ? STEP_HELD : STEP_AGAIN;
+    return STEP_HELD;
 }
 
 enum step topics_progress(struct lane *lane, uint64_t topic_id[2])
