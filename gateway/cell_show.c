@@ -1,18 +1,14 @@
 #include "gateway/cell_show.h"
 
+#include "gateway/show.h"
+
 #include "base/clock.h"
 
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 // ---- metrics. Names of members and zones are restricted to characters that need no escape in a label.
-
-static void family(FILE *out, const char *name, const char *type, const char *help)
-{
-    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
 
 // One figure of each peer, or of each member with `self` as well.
 struct member_family {
@@ -97,7 +93,7 @@ static void put_members(FILE *out, const struct cell_status *status)
 {
     for (size_t f = 0; f < sizeof(member_families) / sizeof(member_families[0]); f++) {
         const struct member_family *which = &member_families[f];
-        family(out, which->name, which->type, which->help);
+        show_family(out, which->name, which->type, which->help);
         for (uint32_t i = 0; i < status->member_count; i++) {
             const struct cell_member_status *member = &status->members[i];
             if (member->self && !which->self)
@@ -117,7 +113,7 @@ void cell_show_metrics(FILE *out, const struct cell_status *status)
         uint64_t value = 0;
         if (status != NULL)
             memcpy(&value, (const char *)status + counter_families[i].offset, sizeof(value));
-        family(out, counter_families[i].name, "counter", counter_families[i].help);
+        show_family(out, counter_families[i].name, "counter", counter_families[i].help);
         fprintf(out, "%s %" PRIu64 "\n", counter_families[i].name, value);
     }
     if (status == NULL)
@@ -134,38 +130,21 @@ void cell_show_metrics(FILE *out, const struct cell_status *status)
          stopped_lanes(status)},
     };
     for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++) {
-        family(out, gauges[i].name, "gauge", gauges[i].help);
+        show_family(out, gauges[i].name, "gauge", gauges[i].help);
         fprintf(out, "%s %" PRIu64 "\n", gauges[i].name, gauges[i].value);
     }
 }
 
 // ---- JSON
 
-static json_t *number(uint64_t value)
-{
-    return json_integer((json_int_t)value);
-}
-
-static json_t *time_text(int64_t wall_ns)
-{
-    if (wall_ns == 0)
-        return json_null();
-    time_t seconds = (time_t)(wall_ns / SL_NS_PER_S);
-    struct tm utc;
-    gmtime_r(&seconds, &utc);
-    char text[32];
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
-    return json_string(text);
-}
-
 static json_t *member_json(const struct cell_member_status *member)
 {
     return json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "name", member->name, "zone",
                      member->zone, "address", member->address, "self", member->self, "up", member->up, "kafka",
-                     member->kafka, "since", time_text(member->since_wall_ns), "heard_seconds",
-                     json_real((double)member->heard_ns * 1e-9), "lag_events", number(member->lag_events),
-                     "at_risk_events", number(member->at_risk), "bytes_in", number(member->bytes_in), "bytes_out",
-                     number(member->bytes_out), "trouble", member->trouble);
+                     member->kafka, "since", show_time(member->since_wall_ns), "heard_seconds",
+                     json_real((double)member->heard_ns * 1e-9), "lag_events", show_number(member->lag_events),
+                     "at_risk_events", show_number(member->at_risk), "bytes_in", show_number(member->bytes_in),
+                     "bytes_out", show_number(member->bytes_out), "trouble", member->trouble);
 }
 
 static json_t *holder_json(const struct cell_holding *holding)
@@ -176,8 +155,8 @@ static json_t *holder_json(const struct cell_holding *holding)
                        : holding->empty  ? "empty"
                                          : "holds";
     bool something = holding->end >= holding->base;
-    return json_pack("{s:s, s:o, s:o}", "role", role, "base", something ? number(holding->base) : json_null(), "end",
-                     something ? number(holding->end) : json_null());
+    return json_pack("{s:s, s:o, s:o}", "role", role, "base", something ? show_number(holding->base) : json_null(),
+                     "end", something ? show_number(holding->end) : json_null());
 }
 
 static json_t *stream_json(const struct cell_status *status, const struct cell_stream_status *stream)
@@ -189,10 +168,11 @@ static json_t *stream_json(const struct cell_status *status, const struct cell_s
     for (uint32_t i = 0; i < stream->lane_count; i++)
         json_object_set_new(lanes, stream->lanes[i].name,
                             json_pack("{s:s, s:o, s:o}", "step", stream->lanes[i].step, "through",
-                                      number(stream->lanes[i].through), "claim", number(stream->lanes[i].claim)));
+                                      show_number(stream->lanes[i].through), "claim",
+                                      show_number(stream->lanes[i].claim)));
     return json_pack("{s:s, s:b, s:b, s:o, s:o, s:o, s:s?, s:o, s:o}", "stream", stream->id, "current", stream->current,
-                     "fenced", stream->fenced, "through", number(stream->through), "peer_synced",
-                     number(stream->peer_synced), "two_zones", number(stream->two_zones), "drainer",
+                     "fenced", stream->fenced, "through", show_number(stream->through), "peer_synced",
+                     show_number(stream->peer_synced), "two_zones", show_number(stream->two_zones), "drainer",
                      stream->drainer[0] != '\0' ? stream->drainer : NULL, "holders", holders, "lanes", lanes);
 }
 
@@ -221,14 +201,14 @@ json_t *cell_show_json(const struct cell_status *status)
     for (uint32_t i = 0; i < status->stream_count; i++)
         json_array_append_new(streams, stream_json(status, &status->streams[i]));
     cell_show_risk(status, risk, sizeof(risk));
-    json_object_set_new(counts, "takeovers", number(status->takeovers));
-    json_object_set_new(counts, "fenced", number(status->fenced));
-    json_object_set_new(counts, "sealed", number(status->sealed));
-    json_object_set_new(counts, "refused", number(status->refused));
-    json_object_set_new(counts, "order_given_up", number(status->order_given_up));
-    json_object_set_new(counts, "repairs_sent", number(status->repairs_sent));
-    json_object_set_new(counts, "tombstones", number(status->tombstones));
+    json_object_set_new(counts, "takeovers", show_number(status->takeovers));
+    json_object_set_new(counts, "fenced", show_number(status->fenced));
+    json_object_set_new(counts, "sealed", show_number(status->sealed));
+    json_object_set_new(counts, "refused", show_number(status->refused));
+    json_object_set_new(counts, "order_given_up", show_number(status->order_given_up));
+    json_object_set_new(counts, "repairs_sent", show_number(status->repairs_sent));
+    json_object_set_new(counts, "tombstones", show_number(status->tombstones));
     return json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "ready", status->ready, "would_be_lost", risk, "alarm",
-                     status->alarm, "stopped_lanes", number(stopped_lanes(status)), "replica_bytes",
-                     number(status->replica_bytes), "counts", counts, "members", members, "streams", streams);
+                     status->alarm, "stopped_lanes", show_number(stopped_lanes(status)), "replica_bytes",
+                     show_number(status->replica_bytes), "counts", counts, "members", members, "streams", streams);
 }

@@ -3,6 +3,7 @@
 #include "gateway/gateway.h"
 
 #include "gateway/cell_show.h"
+#include "gateway/show.h"
 
 #include "base/clock.h"
 
@@ -14,14 +15,9 @@
 
 // Source, lane and topic names are restricted to characters that need no escape in a label.
 
-static void family(FILE *out, const char *name, const char *type, const char *help)
-{
-    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
 static void gauge(FILE *out, const char *name, const char *help, double value)
 {
-    family(out, name, "gauge", help);
+    show_family(out, name, "gauge", help);
     if (isinf(value))
         fprintf(out, "%s %s\n", name, value > 0 ? "+Inf" : "-Inf");
     else
@@ -30,7 +26,7 @@ static void gauge(FILE *out, const char *name, const char *help, double value)
 
 static void counter(FILE *out, const char *name, const char *help, uint64_t value)
 {
-    family(out, name, "counter", help);
+    show_family(out, name, "counter", help);
     fprintf(out, "%s %" PRIu64 "\n", name, value);
 }
 
@@ -80,7 +76,7 @@ static const struct source_family source_families[] = {
 
 static void put_outcomes(FILE *out, const struct stats *stats, const struct source_totals *totals, uint32_t count)
 {
-    family(out, "sluice_events_total", "counter", "Events by what became of them; outcomes are exclusive.");
+    show_family(out, "sluice_events_total", "counter", "Events by what became of them; outcomes are exclusive.");
     for (uint32_t i = 0; i < count; i++)
         for (int outcome = 0; outcome < OUTCOME_COUNT; outcome++)
             fprintf(out, "sluice_events_total{source=\"%s\",outcome=\"%s\"} %" PRIu64 "\n", stats_source_name(stats, i),
@@ -90,7 +86,7 @@ static void put_outcomes(FILE *out, const struct stats *stats, const struct sour
 static void put_family(FILE *out, const struct stats *stats, const struct source_totals *totals, uint32_t count,
                        const struct source_family *which)
 {
-    family(out, which->name, which->type, which->help);
+    show_family(out, which->name, which->type, which->help);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t value;
         memcpy(&value, (const char *)&totals[i] + which->offset, sizeof(value));
@@ -110,7 +106,7 @@ static void put_events(FILE *out, const struct stats *stats)
     put_outcomes(out, stats, totals, count);
     for (size_t i = 0; i < sizeof(source_families) / sizeof(source_families[0]); i++)
         put_family(out, stats, totals, count, &source_families[i]);
-    family(out, "sluice_ack_seconds", "histogram", "From a complete request to its 2xx.");
+    show_family(out, "sluice_ack_seconds", "histogram", "From a complete request to its 2xx.");
     for (uint32_t i = 0; i < count; i++)
         if (i != STATS_UNKNOWN_SOURCE)
             histogram(out, "sluice_ack_seconds", "source", stats_source_name(stats, i), &totals[i].ack_ns, 1e-9);
@@ -133,8 +129,8 @@ static void put_dedupe(FILE *out, struct window *window)
     gauge(out, "sluice_dedupe_entries", "Ids that are known.", (double)figures->entries);
     counter(out, "sluice_dedupe_evicted_total", "Ids let go before their time.", figures->evicted);
     counter(out, "sluice_dedupe_unremembered_total", "Ids for which there was no room at all.", figures->unremembered);
-    family(out, "sluice_dedupe_confirms_total", "counter",
-           "What an id that the filter had let through turned out to be.");
+    show_family(out, "sluice_dedupe_confirms_total", "counter",
+                "What an id that the filter had let through turned out to be.");
     fprintf(out, "sluice_dedupe_confirms_total{result=\"duplicate\"} %" PRIu64 "\n", figures->confirmed_duplicate);
     fprintf(out, "sluice_dedupe_confirms_total{result=\"conflict\"} %" PRIu64 "\n", figures->confirmed_conflict);
     fprintf(out, "sluice_dedupe_confirms_total{result=\"new\"} %" PRIu64 "\n", figures->confirmed_new);
@@ -150,9 +146,9 @@ static void put_spool(FILE *out, struct gateway *gateway)
 {
     struct spool_figures figures;
     spool_figures(gateway->spool, &figures);
-    family(out, "sluice_spool_sync_seconds", "histogram", "One write and sync of a frame.");
+    show_family(out, "sluice_spool_sync_seconds", "histogram", "One write and sync of a frame.");
     histogram(out, "sluice_spool_sync_seconds", NULL, NULL, spool_sync_histogram(gateway->spool), 1e-9);
-    family(out, "sluice_spool_commit_events", "histogram", "Events in one group commit.");
+    show_family(out, "sluice_spool_commit_events", "histogram", "Events in one group commit.");
     histogram(out, "sluice_spool_commit_events", NULL, NULL, spool_commit_histogram(gateway->spool), 1);
     gauge(out, "sluice_spool_bytes", "Bytes in the spool directory, prepared segments included.",
           (double)figures.bytes);
@@ -187,23 +183,23 @@ static void put_produce(FILE *out, struct gateway *gateway)
 {
     static struct produce_topic_status topics[CONFIG_SOURCES_MAX]; // the admin endpoint has one loop
     size_t topic_count = produce_topics(gateway->produce, topics, CONFIG_SOURCES_MAX);
-    family(out, "sluice_produced_total", "counter", "Events committed in Kafka.");
+    show_family(out, "sluice_produced_total", "counter", "Events committed in Kafka.");
     for (size_t i = 0; i < topic_count && i < CONFIG_SOURCES_MAX; i++)
         fprintf(out, "sluice_produced_total{topic=\"%s\"} %" PRIu64 "\n", topics[i].topic, topics[i].produced);
-    family(out, "sluice_produce_seconds", "histogram", "From the receipt of an event to its commit in Kafka.");
+    show_family(out, "sluice_produce_seconds", "histogram", "From the receipt of an event to its commit in Kafka.");
     histogram(out, "sluice_produce_seconds", NULL, NULL, produce_histogram(gateway->produce), 1e-9);
     gauge(out, "sluice_kafka_connected", "1 while Kafka answers.", produce_connected(gateway->produce));
 
     struct produce_lane_status lanes[2 * SPOOL_LANES_MAX];
     size_t lane_count = produce_lanes(gateway->produce, lanes, sizeof(lanes) / sizeof(lanes[0]));
-    family(out, "sluice_lane_state", "gauge", "1 for the state that the lane is in.");
+    show_family(out, "sluice_lane_state", "gauge", "1 for the state that the lane is in.");
     for (size_t i = 0; i < lane_count; i++)
         for (int state = PRODUCE_CONNECTING; state <= PRODUCE_STOPPED; state++)
             fprintf(out, "sluice_lane_state{lane=\"%s\",state=\"%s\"} %d\n", lanes[i].lane,
                     produce_lane_state_word((enum produce_lane_state)state),
                     lanes[i].state == (enum produce_lane_state)state);
 #define LANE_COUNTER(name, field, help)                                                                                \
-    family(out, name, "counter", help);                                                                                \
+    show_family(out, name, "counter", help);                                                                           \
     for (size_t i = 0; i < lane_count; i++)                                                                            \
     fprintf(out, name "{lane=\"%s\"} %" PRIu64 "\n", lanes[i].lane, lanes[i].field)
     LANE_COUNTER("sluice_lane_transactions_total", transactions, "Committed transactions.");
@@ -249,7 +245,7 @@ char *metrics_text(struct gateway *gateway, size_t *length)
     put_produce(out, gateway);
     put_cell(out, gateway);
     put_http(out, gateway);
-    family(out, "sluice_build_info", "gauge", "Always 1.");
+    show_family(out, "sluice_build_info", "gauge", "Always 1.");
     fprintf(out, "sluice_build_info{version=\"%s\"} 1\n", SLUICE_VERSION);
     gauge(out, "sluice_uptime_seconds", "Since the start of the process.",
           (double)(sl_monotonic_ns() - gateway->started_ns) * 1e-9);

@@ -62,11 +62,6 @@ static void take_opened(struct cell *cell, const struct opened_post *post)
         cell->open_again_ns = cell_now() + SL_NS_PER_S;
 }
 
-static void take_marked(struct cell *cell, const struct marked_post *post)
-{
-    ha_done(cell->core, cell_now(), &post->done);
-}
-
 static void take(struct cell *cell, struct post *post)
 {
     switch (post->kind) {
@@ -85,9 +80,6 @@ static void take(struct cell *cell, struct post *post)
         break;
     case POST_PROGRESS:
         cell_take_progress(cell, (struct progress_post *)(void *)post);
-        break;
-    case POST_MARKED:
-        take_marked(cell, (struct marked_post *)(void *)post);
         break;
     case POST_OPENED:
         take_opened(cell, (struct opened_post *)(void *)post);
@@ -127,20 +119,29 @@ static void on_wake(evutil_socket_t fd, short what, void *user)
 
 // ---- actions
 
+struct wire_message *cell_message(struct cell *cell, enum wire_what what)
+{
+    struct wire_message *message = &cell->outgoing;
+    message->what = what;
+    message->message.from = cell->self;
+    message->body = (struct sl_span){.bytes = "", .length = 0};
+    return message;
+}
+
 static void say(struct cell *cell, const struct ha_action *action)
 {
-    struct wire_message message = {.message = {.kind = action->refused ? HA_REFUSED : HA_DURABLE,
-                                               .from = cell->self,
-                                               .stream = action->stream,
-                                               .last = action->last}};
-    (void)peers_send(cell->peers, action->peer, &message, NULL, NULL); // without a session: said again in the next one
+    struct wire_message *message = cell_message(cell, WIRE_OF_CORE);
+    message->message.kind = action->refused ? HA_REFUSED : HA_DURABLE;
+    message->message.stream = action->stream;
+    message->message.last = action->last;
+    (void)peers_send(cell->peers, action->peer, message, NULL, NULL); // without a session: said again in the next one
 }
 
 static void say_all(struct cell *cell, uint8_t peer)
 {
-    static _Thread_local struct wire_message message; // 20 KB
-    ha_heartbeat(cell->core, cell_now(), &message.message);
-    (void)peers_send(cell->peers, peer, &message, NULL, NULL);
+    struct wire_message *message = cell_message(cell, WIRE_OF_CORE);
+    ha_heartbeat(cell->core, cell_now(), &message->message);
+    (void)peers_send(cell->peers, peer, message, NULL, NULL);
 }
 
 static void alarm_for(struct cell *cell, const struct ha_action *action)

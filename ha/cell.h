@@ -6,7 +6,7 @@
 // "replication", must be quick and must not call cell_stop.
 //
 // Order of calls: cell_new, cell_counter, spool_open (with cell_on_frame and cell_on_synced), produce_start (driven,
-// with the cell_on_… below), cell_start, …, cell_leave, produce_stop, cell_stop, spool_close, cell_free.
+// with the cell_on_… below), cell_start, …, produce_stop, cell_stop, spool_close, cell_free.
 #ifndef SLUICE_HA_CELL_H
 #define SLUICE_HA_CELL_H
 

@@ -22,15 +22,15 @@ static void mark(struct cell *cell, const struct job *job)
         sl_logf(SL_ERROR, "ha", "a mark could not be stored", SL_STR("stream", stream), SL_STR("error", err.text));
     if (job->kind == JOB_FENCE_MARK && job->action.stream.member != cell->self)
         sl_failpoint("takeover.fence");
-    struct marked_post *post = malloc(sizeof(*post));
+    struct done_post *post = malloc(sizeof(*post));
     sl_assert(post != NULL);
-    *post = (struct marked_post){.post.kind = POST_MARKED,
-                                 .done = {.kind = job->action.kind,
-                                          .stream = job->action.stream,
-                                          .lane_id = job->action.lane_id,
-                                          .ticket = job->action.ticket,
-                                          .result = good ? HA_OK : HA_FAILED,
-                                          .through = job->action.last}};
+    *post = (struct done_post){.post.kind = POST_DONE,
+                               .done = {.kind = job->action.kind,
+                                        .stream = job->action.stream,
+                                        .lane_id = job->action.lane_id,
+                                        .ticket = job->action.ticket,
+                                        .result = good ? HA_OK : HA_FAILED,
+                                        .through = job->action.last}};
     cell_post(cell, &post->post);
 }
 

@@ -48,12 +48,11 @@ static void add_range(struct wire_ids *ids, struct ha_id stream, uint64_t first,
 
 static void ask(struct cell *cell, uint8_t peer)
 {
-    struct wire_message *message = calloc(1, sizeof(*message));
+    struct wire_message *message = cell_message(cell, WIRE_ASKS_IDS);
     struct spool_ids_unit *units = NULL;
     struct sl_error err;
     size_t count = 0;
-    sl_assert(message != NULL);
-    message->what = WIRE_ASKS_IDS;
+    message->ids.range_count = 0;
     if (!spool_ids_list_all(cell->spool, &units, &count, &err))
         sl_logf(SL_WARN, "ha", "the spool's ids cannot be listed", SL_STR("error", err.text));
     for (size_t i = 0; i < count; i++) {
@@ -63,7 +62,6 @@ static void ask(struct cell *cell, uint8_t peer)
     }
     free(units);
     cell->ids_asked[peer] = peers_send(cell->peers, peer, message, NULL, NULL);
-    free(message);
 }
 
 void cell_ask_ids(struct cell *cell)
@@ -204,15 +202,12 @@ void cell_given(struct cell *cell, struct post *of)
     struct given_post *post = (struct given_post *)(void *)of;
     struct giving *giving = post->giving;
     bool lives = cell->sessions[giving->peer] == giving->session && cell->core->members[giving->peer].up;
-    struct wire_message *message = calloc(1, sizeof(*message));
-    sl_assert(message != NULL);
-    message->what = WIRE_GIVES_IDS;
+    struct wire_message *message = cell_message(cell, WIRE_GIVES_IDS);
     message->ids = post->ids;
     message->body = (struct sl_span){.bytes = post->body, .length = post->length};
     if (!post->ids.end)
         message->ids.in_kafka = in_kafka_of(cell, post->ids.stream);
     lives = lives && peers_send(cell->peers, giving->peer, message, NULL, NULL);
-    free(message);
     if (!lives || post->ids.end)
         cell_free_giving(giving);
     else if (peers_has_room(cell->peers, giving->peer))

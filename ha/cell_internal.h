@@ -31,9 +31,8 @@ enum post_kind {
     POST_FRAME,    // of the own stream: about to be written
     POST_SYNCED,   // the own stream's disk
     POST_STORED,   // a copy's
-    POST_DONE,     // the drain
+    POST_DONE,     // the drain, or the disk thread: a mark is durable
     POST_PROGRESS, // the reader of sluice.progress
-    POST_MARKED,   // the disk thread: a mark is durable
     POST_OPENED,   // the disk thread: the next own stream
     POST_GIVEN,    // the disk thread: ids for a peer
 };
@@ -60,18 +59,12 @@ struct store_post {
 struct done_post {
     struct post post;
     struct ha_done done;
-    char drainer[SPOOL_STREAM_ID_MAX];
 };
 struct progress_post {
     struct post post;
     char stream[SPOOL_STREAM_ID_MAX], lane[SPOOL_NAME_MAX + 1], drainer[SPOOL_STREAM_ID_MAX];
     uint64_t through, claim;
     bool gone;
-};
-struct marked_post {
-    struct post post;
-    struct ha_done done;
-    uint64_t guard;
 };
 struct opened_post {
     struct post post;
@@ -170,6 +163,8 @@ struct cell {
     size_t store_bytes;
     bool held_back;                       // reading from peers is held: too much waits for the disk
     const struct wire_message *receiving; // during on_message
+    // What is being sent: a large thing that is filled in as far as its kind goes, by cell_message alone.
+    struct wire_message outgoing;
     int64_t member_since_ns[HA_MEMBERS_MAX];
     uint64_t sessions[HA_MEMBERS_MAX];                         // that began
     struct giving *givings[HA_MEMBERS_MAX];                    // that wait for room
@@ -192,6 +187,8 @@ void cell_post(struct cell *cell, struct post *post); // any thread
 // Every action that the core has, carried out; then what others see of it.
 void cell_act(struct cell *cell);
 int64_t cell_now(void);
+// cell->outgoing, without a body; the caller sets the fields of its kind. Until the next call.
+struct wire_message *cell_message(struct cell *cell, enum wire_what what);
 bool cell_parse(const struct cell *cell, const char *text, struct ha_id *out);
 void cell_text(const struct cell *cell, struct ha_id id, char out[SPOOL_STREAM_ID_MAX]);
 uint32_t cell_lane_id(struct cell *cell, const char *name);            // remembered for cell_lane_name

@@ -73,15 +73,6 @@ static void free_options(struct cell *cell)
         free((void *)(uintptr_t)texts[i]);
 }
 
-static void wait_for_other_clock(pthread_cond_t *condition)
-{
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-}
-
 bool cell_new(struct cell **out, const struct cell_options *options, struct sl_error *err)
 {
     if (!check(options, err))
@@ -98,7 +89,7 @@ bool cell_new(struct cell **out, const struct cell_options *options, struct sl_e
     pthread_mutex_init(&cell->post_mutex, NULL);
     pthread_mutex_init(&cell->job_mutex, NULL);
     pthread_mutex_init(&cell->status_mutex, NULL);
-    wait_for_other_clock(&cell->job_wanted);
+    pthread_cond_init(&cell->job_wanted, NULL);
     sort_members(cell, options);
     struct cell_options *copy = &cell->options;
     *copy = *options;

@@ -209,23 +209,22 @@ static struct sl_span cut(const struct spool_frame *frame, uint64_t first, uint6
 static bool send_piece(struct cell *cell, const struct range *range, struct spool_frame *frame, uint64_t last,
                        const struct spool_stream_info *info)
 {
-    struct wire_message message = {.message = {.kind = HA_FRAME,
-                                               .from = cell->self,
-                                               .stream = range->send.stream,
-                                               .first = range->next,
-                                               .last = last,
-                                               .stated_through = range->send.stated_through,
-                                               .acked_through = ha_two_zones(cell->core, range->send.stream),
-                                               .repair = range->send.repair}};
-    cell_head(cell, info, &message.message.head);
-    message.head.lane_count = info->lane_count;
-    memcpy(message.head.lanes, info->lanes, sizeof(message.head.lanes));
-    memcpy(message.head.predecessor, info->predecessor, sizeof(message.head.predecessor));
-    message.head.predecessor_seq = info->predecessor_seq;
-    message.count = (uint32_t)(last - range->next + 1);
-    message.written_wall_ns = frame->header.written_wall_ns;
-    message.body = cut(frame, range->next, last);
-    return peers_send(cell->peers, range->send.peer, &message, release_frame, frame);
+    struct wire_message *message = cell_message(cell, WIRE_OF_CORE);
+    message->message.kind = HA_FRAME;
+    message->message.stream = range->send.stream;
+    message->message.first = range->next;
+    message->message.last = last;
+    message->message.stated_through = range->send.stated_through;
+    message->message.acked_through = ha_two_zones(cell->core, range->send.stream);
+    message->message.repair = range->send.repair;
+    message->head.lane_count = info->lane_count;
+    memcpy(message->head.lanes, info->lanes, sizeof(message->head.lanes));
+    memcpy(message->head.predecessor, info->predecessor, sizeof(message->head.predecessor));
+    message->head.predecessor_seq = info->predecessor_seq;
+    message->count = (uint32_t)(last - range->next + 1);
+    message->written_wall_ns = frame->header.written_wall_ns;
+    message->body = cut(frame, range->next, last);
+    return peers_send(cell->peers, range->send.peer, message, release_frame, frame);
 }
 
 // Sends of the range while there is room. True: it is done with, sent or not to be had here.

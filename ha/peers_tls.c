@@ -6,6 +6,8 @@
 // as an alert in the middle of reading. Each of these is told in words that say whose certificate it is.
 #include "ha/peers_internal.h"
 
+#include "base/tls_files.h"
+
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -13,29 +15,6 @@
 #include <string.h>
 
 enum { ALERT_CERTIFICATE_REQUIRED = 116 };
-
-// Without one, OpenSSL would ask on the terminal.
-static int no_passphrase(char *buffer, int size, int writing, void *user)
-{
-    (void)buffer;
-    (void)size;
-    (void)writing;
-    (void)user;
-    return -1;
-}
-
-static bool fail_file(struct sl_error *err, const char *what, const char *file)
-{
-    // The first error is the cause; what follows is the same as told by callers.
-    unsigned long code = ERR_get_error();
-    const char *reason = ERR_reason_error_string(code);
-    if (ERR_SYSTEM_ERROR(code))
-        sl_fail_errno(err, SL_E_CONFIG, ERR_GET_REASON(code), "%s %s", what, file);
-    else
-        sl_fail(err, SL_E_CONFIG, "%s %s: %s", what, file, reason != NULL ? reason : "unknown error");
-    ERR_clear_error();
-    return false;
-}
 
 // ---- their certificate
 
@@ -131,20 +110,10 @@ bool tls_names(struct link *link, uint8_t member, char *why)
 
 static bool load(SSL_CTX *context, const struct peers_options *options, struct sl_error *err)
 {
-    if (SSL_CTX_use_certificate_chain_file(context, options->tls_certificate) != 1)
-        return fail_file(err, "certificate", options->tls_certificate);
-    if (SSL_CTX_use_PrivateKey_file(context, options->tls_key, SSL_FILETYPE_PEM) != 1) {
-        if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH ||
-            ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH) {
-            ERR_clear_error();
-            return sl_fail(err, SL_E_CONFIG, "key %s does not belong to certificate %s", options->tls_key,
-                           options->tls_certificate);
-        }
-        return fail_file(err, "key", options->tls_key);
-    }
-    if (SSL_CTX_load_verify_locations(context, options->tls_ca, NULL) != 1)
-        return fail_file(err, "ca", options->tls_ca);
-    return true;
+    if (!tls_files_load(context, options->tls_certificate, options->tls_key, err))
+        return false;
+    return SSL_CTX_load_verify_locations(context, options->tls_ca, NULL) == 1 ||
+           tls_files_fail(err, "ca", options->tls_ca);
 }
 
 static SSL_CTX *context_new(const struct peers_options *options, struct sl_error *err)
@@ -162,7 +131,6 @@ static SSL_CTX *context_new(const struct peers_options *options, struct sl_error
     SSL_CTX_set_max_early_data(context, 0);
     // Output waits in an evbuffer, which may move what it holds, and grows between two attempts.
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_default_passwd_cb(context, no_passphrase);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verify);
     if (load(context, options, err))
         return context;
@@ -175,8 +143,7 @@ bool tls_check_files(const struct peers_options *options, struct sl_error *err)
     SSL_CTX *context = context_new(options, err);
     if (context == NULL)
         return false;
-    const X509 *certificate = SSL_CTX_get0_certificate(context);
-    if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
+    if (tls_files_expired(context))
         sl_logf(SL_WARN, "peers", "this node's certificate has expired: no peer will take it",
                 SL_STR("file", options->tls_certificate));
     SSL_CTX_free(context);

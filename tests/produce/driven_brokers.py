@@ -7,11 +7,9 @@ frozen and fenced between them; what read_committed readers see is compared with
 Needs SLUICE_BUILD (a build directory with tests/produce/driven-tool) and kcat. Prints the runner's protocol.
 """
 
-import argparse
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
@@ -21,10 +19,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.kafka import Cluster  # noqa: E402
 from tests.lib import report, waiting  # noqa: E402
 from tests.lib.places import temporary_directory  # noqa: E402
-from tests.produce.real_brokers import read  # noqa: E402
+from tests.produce.real_brokers import arguments, read, run_all  # noqa: E402
 
 TOOL = pathlib.Path(os.environ.get("SLUICE_BUILD", ROOT / "build-test")) / "tests/produce/driven-tool"
 
@@ -469,23 +466,7 @@ SCENARIOS = [life, kills, rivals, foreign, held, frozen, released, stopping, fee
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--join", metavar="DIR", help="use brokers that run already")
-    parser.add_argument("scenarios", nargs="*")
-    options = parser.parse_args()
-    print(f"    seed {options.seed}", flush=True)
-    chosen = [each for each in SCENARIOS if not options.scenarios or each.__name__ in options.scenarios]
-    cluster = Cluster.join(options.join) if options.join else Cluster()
-    good = True
-    try:
-        for scenario in chosen:
-            good &= report.run(f"produce/driven_{scenario.__name__}", lambda s=scenario: s(cluster, options))
-            cluster.heal()
-    finally:
-        if not options.join:
-            cluster.down()
-    return 0 if good else 1
+    return run_all("produce/driven_", SCENARIOS, arguments(__doc__).parse_args())
 
 
 if __name__ == "__main__":

@@ -336,27 +336,37 @@ SCENARIOS = [kills, missing_topic, quarantined, too_large, invalid_records, refu
              broker_killed, broker_frozen, drain_frozen, idempotent, progress_lost]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--long", action="store_true")
+def arguments(about):
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--join", metavar="DIR", help="use brokers that run already")
     parser.add_argument("scenarios", nargs="*")
-    options = parser.parse_args()
-    options.random = random.Random(options.seed)
-    options.topic = lambda name: f"{name}-{options.seed:x}"
+    return parser
+
+
+def run_all(prefix, scenarios, options):
+    """Those that are named, or all, against one cluster. The exit status."""
     print(f"    seed {options.seed}", flush=True)
-    chosen = [each for each in SCENARIOS if not options.scenarios or each.__name__ in options.scenarios]
+    chosen = [each for each in scenarios if not options.scenarios or each.__name__ in options.scenarios]
     cluster = Cluster.join(options.join) if options.join else Cluster()
     good = True
     try:
         for scenario in chosen:
-            good &= report.run(f"produce/{scenario.__name__}", lambda s=scenario: s(cluster, options))
+            good &= report.run(f"{prefix}{scenario.__name__}", lambda s=scenario: s(cluster, options))
             cluster.heal()
     finally:
         if not options.join:
             cluster.down()
     return 0 if good else 1
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("--long", action="store_true")
+    options = parser.parse_args()
+    options.random = random.Random(options.seed)
+    options.topic = lambda name: f"{name}-{options.seed:x}"
+    return run_all("produce/", SCENARIOS, options)
 
 
 if __name__ == "__main__":
