@@ -23,6 +23,7 @@ struct loading {
     const struct storage *storage;
     char path[PATH_MAX];
     int handle;
+    int64_t now_wall_ns;
     int64_t oldest_wall_ns; // what was seen then or before has left the window
     bool in_place;          // into a fresh window of the same size
     struct snapshot_header header;
@@ -82,6 +83,9 @@ static bool open_groups(struct loader *loader, struct sl_error *err)
         struct snapshot_group *group = &loader->groups[i];
         if (!snapshot_block_group(&loader->block, i, loading->header.stream_count, group))
             return sl_fail(err, SL_E_CORRUPT, "a stream that the header does not name");
+        // Seen later than now: the clock was put back since. Taken as it stands, it would end the window of all others.
+        if (group->seen_wall_ns > loading->now_wall_ns)
+            group->seen_wall_ns = loading->now_wall_ns;
         loader->numbers[i] = generation_at(loading->dedupe, group->seen_wall_ns);
         if (group->seen_wall_ns > loading->oldest_wall_ns &&
             !origin_of(loading, group->stream, &loader->origins[i], err))
@@ -268,6 +272,7 @@ bool dedupe_snapshot_load(struct dedupe *dedupe, const struct dedupe_key *key, c
         return sl_fail(err, SL_E_NO_MEMORY, "a snapshot of the dedupe window");
     loading->dedupe = dedupe;
     loading->storage = storage;
+    loading->now_wall_ns = now_wall_ns;
     loading->oldest_wall_ns = now_wall_ns - dedupe->window_ns;
     pthread_mutex_init(&loading->mutex, NULL);
     int length = snprintf(loading->path, sizeof(loading->path), "%s/snapshot", dir);
