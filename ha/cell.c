@@ -144,13 +144,10 @@ static void say_all(struct cell *cell, uint8_t peer)
     (void)peers_send(cell->peers, peer, message, NULL, NULL);
 }
 
-static void alarm_for(struct cell *cell, const struct ha_action *action)
+static void log_alarm(struct cell *cell, const struct ha_action *action)
 {
     char stream[SPOOL_STREAM_ID_MAX];
     cell_text(cell, action->stream, stream);
-    snprintf(cell->alarm, sizeof(cell->alarm),
-             "Kafka's progress of %s, lane %s went back: nothing of it is produced until a person decides", stream,
-             cell_lane_name(cell, action->lane_id));
     sl_logf(SL_ERROR, "ha", "Kafka's progress went back: the lane stands still until a person decides",
             SL_STR("stream", stream), SL_STR("lane", cell_lane_name(cell, action->lane_id)));
 }
@@ -207,7 +204,7 @@ static void act(struct cell *cell, const struct ha_action *action)
         cell_recall(cell, action);
         break;
     case HA_ALARM:
-        alarm_for(cell, action);
+        log_alarm(cell, action);
         break;
     case HA_INIT:
     case HA_READ:
@@ -285,6 +282,8 @@ static bool tell_and_listen(struct cell *cell, struct sl_error *err)
         .on_up = on_up, .on_down = on_down, .on_message = cell_on_message, .on_writable = on_writable};
     if (!cell_tell_all(cell))
         return true; // at the next tick
+    if (cell->core->current == NULL && !cell->placeless)
+        cell_open(cell, spool_incarnation(cell->spool));
     if (!cell_listen(cell, &callbacks, err))
         return sl_wrap(err, "ha.listen %s", cell->options.listen);
     atomic_store(&cell->port, peers_port(cell->peers));
@@ -309,12 +308,16 @@ static void on_tick(evutil_socket_t fd, short what, void *user)
         cell->open_again_ns = 0;
         disk_job(cell, JOB_OPEN, &(struct ha_action){.kind = HA_OPEN});
     }
+    if (cell->placeless)
+        cell_open(cell, cell->incarnation);
     if (cell->told) {
         ha_kafka(cell->core, now_ns, cell->options.kafka.reachable(cell->options.kafka.user));
         ha_tick(cell->core, now_ns);
         cell_ask_ids(cell);
         if (cell->ticks % LANES_EVERY == 0)
             cell_look_for_lanes(cell);
+        if (cell->ticks % REST_EVERY == 0)
+            cell_tell_rest(cell);
         cell_act(cell);
     }
     if (cell->ticks++ % STATUS_EVERY == 0)

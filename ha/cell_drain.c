@@ -6,8 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *word_of(enum ha_action_kind kind)
+{
+    static const char *const words[] = {
+        [HA_INIT] = "init",       [HA_READ] = "read",   [HA_CLAIM] = "claim",
+        [HA_PRODUCE] = "produce", [HA_CLOSE] = "close", [HA_LOOK] = "look",
+    };
+    return words[kind];
+}
+
 static void log_step(struct cell *cell, const struct ha_action *action, const char *stream, const char *lane)
 {
+    sl_logf(SL_DEBUG, "ha", "step of a drain", SL_STR("stream", stream), SL_STR("lane", lane),
+            SL_STR("step", word_of(action->kind)), SL_UINT("from", action->first), SL_UINT("through", action->last));
     if (action->stream.member == cell->self)
         return;
     if (action->kind == HA_CLAIM)
@@ -98,6 +109,10 @@ static struct ha_progress progress_of(struct cell *cell, uint64_t through, uint6
 void cell_on_done(struct cell *cell, const struct cell_done *done)
 {
     static const enum ha_result results[] = {[CELL_OK] = HA_OK, [CELL_FAILED] = HA_FAILED, [CELL_FENCED] = HA_FENCED};
+    static const char *const words[] = {[CELL_OK] = "ok", [CELL_FAILED] = "failed", [CELL_FENCED] = "fenced"};
+    sl_logf(SL_DEBUG, "ha", "answer to a step", SL_STR("stream", done->stream), SL_STR("lane", done->lane),
+            SL_STR("step", word_of(kind_of(done->step))), SL_STR("result", words[done->result]),
+            SL_UINT("through", done->through));
     struct done_post *post = malloc(sizeof(*post));
     sl_assert(post != NULL);
     // Names of members do not change, so they may be read here.

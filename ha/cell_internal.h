@@ -23,6 +23,7 @@ enum {
     TICK_MS = 50,     // of the core
     STATUS_EVERY = 4, // ticks between two copies of the status
     LANES_EVERY = 10, // ticks between two looks for new lanes of the own stream
+    REST_EVERY = 40,  // ticks between two looks for a place for streams that found none
 };
 
 // ---- posts: what other threads tell
@@ -149,11 +150,13 @@ struct cell {
     struct job *jobs, **jobs_tail; // job_mutex
     bool jobs_end;                 // job_mutex
 
-    bool told; // the core knows what the spool holds
+    bool told;   // the core knows what the spool holds
+    bool untold; // but not of all: its table was full
     struct tap tap;
     struct own_stream own[OWN_STREAMS]; // by incarnation
     uint32_t incarnation;               // of the stream that the core calls current
     int64_t open_again_ns;              // 0: no; the next stream could not be opened
+    bool placeless;                     // the own stream is open, and finds no place in the core's table
     struct outbox outboxes[HA_MEMBERS_MAX];
     struct pace paces[HA_MEMBERS_MAX];
     char lane_names[LANE_NAMES][SPOOL_NAME_MAX + 1];
@@ -171,7 +174,6 @@ struct cell {
     bool ids_asked[HA_MEMBERS_MAX], ids_given[HA_MEMBERS_MAX]; // in this session
     uint64_t counters[HA_MEMBERS_MAX];                         // cell_counter: 1 + what each peer said
     unsigned ticks;
-    char alarm[300];
 
     pthread_mutex_t status_mutex;
     struct cell_status *status; // status_mutex
@@ -196,7 +198,8 @@ const char *cell_lane_name(const struct cell *cell, uint32_t lane_id); // "" whe
 void cell_head(struct cell *cell, const struct spool_stream_info *info, struct ha_head *out);
 
 // cell_streams.c: what the spool holds, told to the core
-bool cell_tell_all(struct cell *cell); // false: older streams are not walked yet
+bool cell_tell_all(struct cell *cell);  // false: older streams are not walked yet
+void cell_tell_rest(struct cell *cell); // what found no place then
 void cell_tell(struct cell *cell, struct ha_id id);
 void cell_open(struct cell *cell, uint32_t incarnation);
 void cell_frame(struct cell *cell, struct spool_frame *frame);

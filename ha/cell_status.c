@@ -85,6 +85,20 @@ static void stream_status(const struct cell *cell, const struct ha_stream *strea
     }
 }
 
+// True for as long as a lane stands still, and no longer.
+static void alarm_status(const struct cell *cell, const struct ha_stream *stream, struct cell_status *out)
+{
+    char id[SPOOL_STREAM_ID_MAX];
+    for (uint32_t i = 0; i < stream->head.lane_count && out->alarm[0] == '\0'; i++) {
+        if (stream->lanes[i].step != HA_STEP_STOPPED)
+            continue;
+        cell_text(cell, stream->id, id);
+        snprintf(out->alarm, sizeof(out->alarm),
+                 "Kafka's progress of %s, lane %s went back: nothing of it is produced until a person decides", id,
+                 cell_lane_name(cell, stream->head.lane_ids[i]));
+    }
+}
+
 void status_refresh(struct cell *cell)
 {
     const struct ha_core *core = cell->core;
@@ -95,9 +109,12 @@ void status_refresh(struct cell *cell)
     status->member_count = cell->members;
     for (uint8_t i = 0; i < cell->members; i++)
         member_status(cell, i, &status->members[i]);
-    for (size_t i = 0; i < HA_STREAMS_MAX; i++)
-        if (core->streams[i].id.counter != 0)
-            stream_status(cell, &core->streams[i], &status->streams[status->stream_count++]);
+    for (size_t i = 0; i < HA_STREAMS_MAX; i++) {
+        if (core->streams[i].id.counter == 0)
+            continue;
+        stream_status(cell, &core->streams[i], &status->streams[status->stream_count++]);
+        alarm_status(cell, &core->streams[i], status);
+    }
     status->takeovers = core->figures.takeovers;
     status->fenced = core->figures.fenced;
     status->sealed = core->figures.sealed;
@@ -106,7 +123,6 @@ void status_refresh(struct cell *cell)
     status->repairs_sent = core->figures.repairs_sent;
     status->tombstones = core->figures.tombstones;
     status->replica_bytes = cell->store_bytes;
-    snprintf(status->alarm, sizeof(status->alarm), "%s", cell->alarm);
     pthread_mutex_unlock(&cell->status_mutex);
 }
 

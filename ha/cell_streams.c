@@ -17,14 +17,21 @@ static uint64_t base_of(const struct spool_stream_info *info)
     return verified + 1 > info->base_seq ? verified + 1 : info->base_seq;
 }
 
+static void no_place(struct cell *cell, const char *stream)
+{
+    if (!cell->untold)
+        sl_logf(SL_WARN, "ha", "more streams than the table holds: this one and others are taken up later",
+                SL_STR("stream", stream));
+    cell->untold = true;
+}
+
 static void tell(struct cell *cell, struct ha_id id, const struct spool_stream_info *info,
                  const struct spool_marks *marks)
 {
     struct ha_head head;
     cell_head(cell, info, &head);
     if (!ha_held(cell->core, cell_now(), id, &head, base_of(info), info->end_seq, marks->fenced, marks->guard))
-        sl_logf(SL_WARN, "ha", "more streams than the table holds: this one is taken up later",
-                SL_STR("stream", info->id));
+        no_place(cell, info->id);
 }
 
 void cell_tell(struct cell *cell, struct ha_id id)
@@ -91,8 +98,7 @@ static void tell_marks(struct cell *cell)
         uint64_t guard = marked[i].marks.guard;
         if (cell_parse(cell, marked[i].stream, &id) && !spool_stream_find(cell->spool, marked[i].stream, &info) &&
             !ha_held(cell->core, cell_now(), id, &head, guard + 1, guard, marked[i].marks.fenced, guard))
-            sl_logf(SL_WARN, "ha", "more streams than the table holds: this one is taken up later",
-                    SL_STR("stream", marked[i].stream));
+            no_place(cell, marked[i].stream);
     }
     free(marked);
 }
@@ -110,9 +116,16 @@ bool cell_tell_all(struct cell *cell)
         tell_marks(cell);
     }
     free(infos);
-    if (scanned && cell->core->current == NULL)
-        cell_open(cell, spool_incarnation(cell->spool));
     return scanned;
+}
+
+void cell_tell_rest(struct cell *cell)
+{
+    if (!cell->untold)
+        return;
+    cell->untold = false;
+    bool scanned = cell_tell_all(cell);
+    sl_assert(scanned); // it was, and streams are only added
 }
 
 // ---- the own stream
@@ -128,6 +141,7 @@ static struct own_stream *own_stream(struct cell *cell, uint32_t incarnation)
     return own;
 }
 
+// Again at a later tick when the table has no place: the stream itself is open, another one would find none either.
 void cell_open(struct cell *cell, uint32_t incarnation)
 {
     struct own_stream *own = own_stream(cell, incarnation);
@@ -138,11 +152,16 @@ void cell_open(struct cell *cell, uint32_t incarnation)
     sl_assert(there);
     cell_head(cell, &info, &head);
     cell->incarnation = incarnation;
-    if (!ha_open(cell->core, cell_now(), own->id, &head)) {
-        sl_log(SL_ERROR, "ha", "more streams than the table holds: this node's own finds no room; trying again");
-        cell->open_again_ns = cell_now() + SL_NS_PER_S;
+    bool again = cell->placeless;
+    cell->placeless = !ha_open(cell->core, cell_now(), own->id, &head);
+    if (cell->placeless) {
+        if (!again)
+            sl_logf(SL_ERROR, "ha", "more streams than the table holds: this node's own finds no place; trying again",
+                    SL_STR("stream", stream));
         return;
     }
+    if (again)
+        sl_logf(SL_INFO, "ha", "this node's stream has a place in the table now", SL_STR("stream", stream));
     cell->options.kafka.set_drainer(cell->options.kafka.user, stream);
     if (incarnation > 0 && cell->options.on_incarnation != NULL)
         cell->options.on_incarnation(cell->options.user, incarnation, stream);

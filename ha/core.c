@@ -244,16 +244,20 @@ void ha_saw_progress(struct ha_core *core, int64_t now_ns, struct ha_id id, uint
     uint32_t lane = stream != NULL ? ha_lane_of(stream, lane_id) : HA_LANES_MAX;
     if (lane == HA_LANES_MAX)
         return;
+    struct ha_lane *watched = &stream->lanes[lane];
     if (gone) {
         stream->tombstoned = true;
+        if (watched->step == HA_STEP_STOPPED)
+            watched->step = HA_STEP_IDLE; // nobody holds anything of it: there is nothing to decide
         return;
     }
-    struct ha_lane *watched = &stream->lanes[lane];
     watched->moved_ns = now_ns;
     // A step of our own may have read further than the tailing reader.
     if (progress->claim < watched->seen.claim || progress->through < watched->seen.through)
         return;
     watched->seen = *progress;
+    if (watched->step == HA_STEP_STOPPED)
+        watched->step = HA_STEP_IDLE; // somebody has decided; READ judges it anew
     if (ha_lane_active(watched) && watched->claim != 0 && progress->claim > watched->claim)
         ha_lane_rival(core, stream, lane);
 }

@@ -130,6 +130,8 @@ bool link_take_hello(struct link *link, const struct wire_header *header, const 
         snprintf(why, WHY_MAX, "%s", err.text);
         return false;
     }
+    if (link->peer != PEER_NONE)
+        link->peers->peer[link->peer].mute_ends = 0;
     // The other end gets to see ours in any case, so that its log says the same.
     if (link->dialled && link->ssl != NULL && !link_greet(link))
         return true;

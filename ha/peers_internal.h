@@ -26,6 +26,7 @@ enum {
     RUN_BYTES_MAX = 4 << 20,       // read or written before others have their turn
     OUTPUT_SPARE_BYTES = 1 << 20,  // heartbeats and answers above output_high_bytes and a message
     ADDRESSES_MAX = 8,             // of one host name
+    MUTE_ENDS = 3,                 // a peer that takes connections and says nothing: from the third on TLS is asked for
     WHY_MAX = 512,
 };
 #define GREETING_NS  (5 * SL_NS_PER_S) // from accept or connect to the session, at most; silence_ns if that is less
@@ -80,6 +81,7 @@ struct peer {
     struct sockaddr_storage addresses[ADDRESSES_MAX];
     size_t address_count; // not tried yet; the next one is the last
     int64_t retry_ns;
+    unsigned mute_ends; // connections in a row that it took and ended before its first word
     struct notice notice;
     struct peer_status status; // up, address and output of it are found when asked
 };

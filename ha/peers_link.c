@@ -280,6 +280,17 @@ static enum link_io receive(struct link *link, void *bytes, size_t room, size_t 
     return IO_FAILED;
 }
 
+// A plain process says its HELLO as soon as it is connected; one that wants TLS takes this node's and hangs up, each
+// time. So does, once or twice, a process that just ends, or a relay in between: only what goes on is a reason to ask.
+static const char *explain_muteness(const struct link *link)
+{
+    bool heard_out = link->dialled && evbuffer_get_length(link->out) == 0;
+    struct peer *peer = link->peer != PEER_NONE ? &link->peers->peer[link->peer] : NULL;
+    if (!heard_out || peer == NULL || ++peer->mute_ends < MUTE_ENDS)
+        return " before it said a word";
+    return " before it said a word, again and again: is ha.tls on there, and off here?";
+}
+
 // During the greeting the other end may have its reasons, which only its own log can tell.
 static void explain_end(const struct link *link, enum link_io how, char *why)
 {
@@ -287,7 +298,7 @@ static void explain_end(const struct link *link, enum link_io how, char *why)
     snprintf(plain, sizeof(plain), "%s", how == IO_END ? "the other end closed the connection" : why);
     const char *more = "";
     if (link->state == LINK_HELLO && link->ssl == NULL && link->in_end == 0)
-        more = " before it said a word: is ha.tls on there, and off here?";
+        more = explain_muteness(link);
     else if (link->state == LINK_HELLO || link->state == LINK_WELCOME)
         more = " instead of a WELCOME: its log says why";
     snprintf(why, WHY_MAX, "%s%s", plain, more);
@@ -394,6 +405,7 @@ static bool connected(struct link *link, char *why)
         link->state = LINK_TLS;
         return true;
     }
+    link->peers->peer[link->peer].mute_ends = 0;
     snprintf(why, WHY_MAX, "cannot connect: %s", strerror(error));
     return false;
 }

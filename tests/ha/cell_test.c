@@ -509,6 +509,55 @@ static void a_peer_that_is_gone_is_noticed(void **state)
     await(second_zone, world, 0, 1);
 }
 
+static bool alarmed(struct world *world, unsigned node, uint64_t yes)
+{
+    struct cell_status *status = calloc(1, sizeof(*status));
+    assert_non_null(status);
+    cell_status(world->nodes[node].cell, status);
+    bool alarm = strstr(status->alarm, world->nodes[node].stream) != NULL;
+    free(status);
+    return alarm == (yes != 0);
+}
+
+static void the_alarm_lasts_as_long_as_its_cause(void **state)
+{
+    struct world *world = *state;
+    append(world, 0, 10);
+    await(kafka_has, world, 0, 10);
+    const char *stream = world->nodes[0].stream;
+    model_progress_is(world->kafka, stream, lane, 4);
+    await(alarmed, world, 0, 1);
+    append(world, 0, 5);
+    await(peer_has, world, 0, 15);
+    assert_int_equal(model_committed(world->kafka, stream), 10);
+    model_progress_is(world->kafka, stream, lane, 10); // what a person decided
+    await(alarmed, world, 0, 0);
+    await(kafka_has, world, 0, 15);
+    assert_int_equal(model_doubled(world->kafka, stream), 0);
+}
+
+// Marks of streams that were never heard of take every place in the core's table, until "empty" is recorded of them.
+static void a_full_table_costs_no_stream(void **state)
+{
+    struct world *world = *state;
+    append(world, 0, 10);
+    await(peer_has, world, 0, 10);
+    struct sl_error err = {.text = ""};
+    const struct spool_marks fenced = {.fenced = true};
+    for (unsigned i = 0; i < HA_STREAMS_MAX + 10; i++) {
+        char stream[SPOOL_STREAM_ID_MAX];
+        snprintf(stream, sizeof(stream), "gw-b.%u-%08x", 1000 + i, i);
+        if (!spool_put_marks(world->nodes[0].spool, stream, &fenced, &err))
+            fail_msg("%s", err.text);
+    }
+    stop(world, 0);
+    start(world, 0);
+    append(world, 0, 5);
+    await(kafka_has, world, 0, 5);
+    assert_int_equal(spool_incarnation(world->nodes[0].spool), 0);
+    assert_int_equal(atomic_load(&world->nodes[0].incarnation), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +570,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_restart_goes_on, begin, end),
         cmocka_unit_test_setup_teardown(a_fenced_owner_goes_on_with_a_new_stream, begin, end),
         cmocka_unit_test_setup_teardown(a_peer_that_is_gone_is_noticed, begin, end),
+        cmocka_unit_test_setup_teardown(the_alarm_lasts_as_long_as_its_cause, begin, end),
+        cmocka_unit_test_setup_teardown(a_full_table_costs_no_stream, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -345,3 +345,13 @@ void model_rival_claims(struct model_kafka *kafka, const char *stream, const cha
     spread(kafka, lane);
     pthread_mutex_unlock(&kafka->mutex);
 }
+
+void model_progress_is(struct model_kafka *kafka, const char *stream, const char *name, uint64_t through)
+{
+    pthread_mutex_lock(&kafka->mutex);
+    struct lane *lane = lane_of(kafka, stream, name);
+    lane->epoch++;
+    lane->through = through;
+    spread(kafka, lane);
+    pthread_mutex_unlock(&kafka->mutex);
+}

@@ -25,6 +25,8 @@ void model_client_free(struct model_client *client);
 // Records of the stream that are committed, and how many of them more than once.
 uint64_t model_committed(struct model_kafka *kafka, const char *stream);
 uint64_t model_doubled(struct model_kafka *kafka, const char *stream);
+// Progress of the stream's lane is something else, in the same breath as whoever drains it is fenced.
+void model_progress_is(struct model_kafka *kafka, const char *stream, const char *lane, uint64_t through);
 // Somebody fences whoever drains the stream's lane and claims it, at one stroke.
 void model_rival_claims(struct model_kafka *kafka, const char *stream, const char *lane, const char *drainer);
 

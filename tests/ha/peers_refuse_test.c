@@ -2,6 +2,9 @@
 #include "tests/ha/peers_node.h"
 #include "tests/ha/peers_partner.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static void refused_hello(struct node *to, const struct wire_hello *hello, const char *part)
@@ -121,6 +124,53 @@ static void host_names_are_looked_up(void **state)
     node_world_end();
 }
 
+// Takes the next connection, reads the HELLO, ends it; with `reset` as a process does that dies with bytes unread.
+static void hang_up(int listener, bool reset)
+{
+    int fd;
+    char bytes[4096];
+    AWAIT((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0);
+    AWAIT(recv(fd, bytes, sizeof(bytes), 0) > 0);
+    const struct linger at_once = {.l_onoff = reset};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    close(fd);
+}
+
+static bool is_told(struct node *node, const char *part)
+{
+    bool told = node_says(node, 1, part);
+    node->peers->peer[1].status.trouble[0] = '\0'; // so that the next one is seen to come
+    return told;
+}
+
+static void who_hangs_up_once_is_not_asked_for_tls(void **state)
+{
+    (void)state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof(at);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(listener, 4), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &length), 0);
+    struct node a;
+    node_world_begin();
+    node_options(&a, 0);
+    node_address(&a, 1, ntohs(at.sin_port));
+    node_start(&a);
+    for (unsigned turn = 0; turn < MUTE_ENDS; turn++) {
+        bool last = turn == MUTE_ENDS - 1;
+        hang_up(listener, turn % 2 == 1);
+        AWAIT(node_says(&a, 1, "before it said a word"));
+        assert_int_equal(is_told(&a, "is ha.tls on there"), last);
+    }
+    // One that cannot be reached is another matter, and what was seen before it counts no more.
+    close(listener);
+    AWAIT(node_says(&a, 1, "cannot connect"));
+    assert_int_equal(a.peers->peer[1].mute_ends, 0);
+    node_stop(&a);
+    node_world_end();
+}
+
 static void bytes_that_are_no_messages_end_the_connection(void **state)
 {
     (void)state;
@@ -224,6 +274,7 @@ int main(void)
         cmocka_unit_test(both_ends_tell_the_difference),
         cmocka_unit_test(addresses_that_lead_elsewhere_are_told),
         cmocka_unit_test(host_names_are_looked_up),
+        cmocka_unit_test(who_hangs_up_once_is_not_asked_for_tls),
         cmocka_unit_test(bytes_that_are_no_messages_end_the_connection),
         cmocka_unit_test(a_session_ends_at_bytes_that_do_not_verify),
         cmocka_unit_test(strangers_do_not_keep_a_peer_out),

@@ -187,6 +187,13 @@ static void progress_that_went_back_stops(void **state)
     for (size_t i = 0; i < hand->count; i++)
         assert_false(hand->actions[i].kind == HA_INIT && hand->actions[i].lane_id == 7 &&
                      ha_same(hand->actions[i].stream, dead));
+    // Behind what was verified it stays; with what was verified there again it goes on.
+    hand_progress(hand, dead, 7, 5, 3, dead);
+    assert_int_equal(ha_find(&hand->core, dead)->lanes[0].step, HA_STEP_STOPPED);
+    hand_progress(hand, dead, 7, 6, 3, dead);
+    hand_forget(hand);
+    hand_pass(hand, 12 * HAND_S, both_but_1);
+    assert_non_null(hand_find(hand, HA_INIT, dead));
     hand_free(hand);
 }
 
