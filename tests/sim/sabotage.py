@@ -40,12 +40,12 @@ def object_of(path):
     return str(path.relative_to(ROOT)).replace("/", "_") + ".o"
 
 
-def simulate(build, objects, seconds):
+def simulate(build, objects, seconds, first):
     """(green, its last line) of the simulator with these objects. Too long is red: something does not end."""
     binary = build / "sim"
     subprocess.run(["gcc", *map(str, objects), "-o", str(binary), *LIBRARIES], check=True)
     try:
-        done = subprocess.run([str(binary), "--seconds", str(seconds)], stdout=subprocess.PIPE,
+        done = subprocess.run([str(binary), "--from", str(first), "--seconds", str(seconds)], stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True, timeout=seconds + 60, check=False)
     except subprocess.TimeoutExpired:
         return False, "a run that does not end"
@@ -69,7 +69,7 @@ def run(sabotage, copy, build, objects):
         (copy / file).write_text(text)
     changed = [target if path.name == object_of(ROOT / file) else path for path in objects]
     harmless = sabotage.get("harmless")
-    green, line = simulate(build, changed, SECONDS_HARMLESS if harmless else SECONDS)
+    green, line = simulate(build, changed, SECONDS_HARMLESS if harmless else SECONDS, sabotage["first"])
     if harmless:
         return green, f"does not matter: {harmless}" if green else f"does matter: {line}"
     return not green, line if not green else f"the simulator stayed green for {SECONDS} s"
