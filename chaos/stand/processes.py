@@ -1,0 +1,144 @@
+"""Processes of a cluster: started to outlive the command that starts them, found again by what they carry.
+
+Each has SLUICE_CHAOS=<mark>/<role> in its environment. No pid file can go stale, and no process of anybody else is ever
+taken for ours, its pid reused or not.
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+from chaos.stand import shell
+from chaos.stand.shell import StandError
+
+VARIABLE = "SLUICE_CHAOS"
+
+
+def spawn(places, role, command, netns=None, environment=None, log=None, cwd=None):
+    """Starts `command` as this role; it outlives us. Its output is appended to `log`."""
+    if find(places, role):
+        raise StandError(f"{role} runs already")
+    log = log or places.dir / "logs" / f"{role}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        child = subprocess.Popen(
+            shell.entering(netns, command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd,
+            start_new_session=True, env={**os.environ, **(environment or {}), VARIABLE: f"{places.mark}/{role}"})
+    _CHILDREN.append(child)
+    return child.pid
+
+
+_CHILDREN = []  # of this command: reaped when they die, so that a dead one is never seen as there
+
+
+def _reap():
+    for child in list(_CHILDREN):
+        if child.poll() is not None:
+            _CHILDREN.remove(child)
+
+
+def _state(pid):
+    """The kernel's letter (R, S, D, T, Z …) and the parent; None when it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], int(fields[1])
+
+
+def all_of(places):
+    """{pid: role} of everything alive that carries the mark."""
+    _reap()
+    wanted, found = f"{VARIABLE}={places.mark}/".encode(), {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                environment = file.read()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        for item in environment.split(b"\0"):
+            if item.startswith(wanted):
+                state = _state(entry)
+                if state and state[0] not in "ZX":
+                    found[int(entry)] = item[len(wanted):].decode()
+    return found
+
+
+def find(places, role):
+    """The pid that plays the role, None when it is dead. Of a process and its children, the process."""
+    playing = {pid for pid, name in all_of(places).items() if name == role}
+    for pid in sorted(playing):
+        state = _state(pid)
+        if state and state[1] not in playing:
+            return pid
+    return None
+
+
+def stopped(pid):
+    state = _state(pid)
+    return state is not None and state[0] in "Tt"
+
+
+def send(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def gone(pid):
+    _reap()
+    state = _state(pid)
+    return state is None or state[0] in "ZX"
+
+
+def wait_gone(pid, timeout_s=10):
+    end = time.monotonic() + timeout_s
+    while not gone(pid):
+        if time.monotonic() > end:
+            raise StandError(f"process {pid} does not end within {timeout_s} s")
+        time.sleep(0.02)
+
+
+def kill(pid, timeout_s=10):
+    send(pid, signal.SIGKILL)
+    wait_gone(pid, timeout_s)
+
+
+def in_namespaces(paths):
+    """Pids whose network namespace is one of these."""
+    inodes = {os.stat(path).st_ino for path in paths if os.path.exists(path)}
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if os.stat(f"/proc/{entry}/ns/net").st_ino in inodes:
+                    found.append(int(entry))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+    return found
+
+
+def kill_all(places, timeout_s=10):
+    """SIGKILL to all of the cluster, until two looks in a row find nothing: one may be forking just now."""
+    end, quiet = time.monotonic() + timeout_s, 0
+    while quiet < 2:
+        left = set(all_of(places)) | set(in_namespaces(_namespaces(places)))
+        left.discard(os.getpid())
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        quiet = 0 if left else quiet + 1
+        if left and time.monotonic() > end:
+            raise StandError(f"these do not end by SIGKILL: {sorted(left)}")
+        time.sleep(0.02)
+
+
+def _namespaces(places):
+    try:
+        return [shell.netns_path(name) for name in os.listdir("/run/netns") if name.startswith(places.prefix)]
+    except FileNotFoundError:
+        return []
