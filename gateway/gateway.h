@@ -15,6 +15,7 @@
 #include "produce/produce.h"
 #include "spool/spool.h"
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -46,6 +47,7 @@ struct gateway {
     struct routes *routes;  // of the newest configuration; lock
     int64_t loaded_wall_ns; // lock
     char reload_error[500]; // of the last reload, "" when it went well; lock
+    json_t *drills;         // the last drills' verdicts (drills.h), NULL: none are known; lock
 };
 
 // Runs until a signal or a failure ends it. Returns the exit code.

@@ -12,6 +12,8 @@
 // success that is none.
 #include "gateway/gateway.h"
 
+#include "gateway/drills.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -249,6 +251,22 @@ static void log_ready(struct gateway *gateway, const struct config *config)
             SL_REAL("start_ms", (double)(sl_monotonic_ns() - gateway->started_ns) / 1e6));
 }
 
+// A file that cannot be read changes nothing of what is known, and stops nothing.
+static void read_drills(struct gateway *gateway, const char *spool_dir)
+{
+    struct sl_error err;
+    json_t *drills;
+    if (!drills_read(spool_dir, &drills, &err)) {
+        sl_logf(SL_WARN, "serve", "the last drills' verdicts cannot be read", SL_STR("error", err.text));
+        return;
+    }
+    pthread_mutex_lock(&gateway->lock);
+    json_t *old = gateway->drills;
+    gateway->drills = drills;
+    pthread_mutex_unlock(&gateway->lock);
+    json_decref(old);
+}
+
 static int start(struct gateway *gateway, struct config *config, struct sl_error *err)
 {
     if (!open_window(gateway, config, err))
@@ -282,6 +300,7 @@ static int start(struct gateway *gateway, struct config *config, struct sl_error
     gateway->loaded_wall_ns = sl_wall_ns();
     if (gateway->window != NULL && !window_start(gateway->window, gateway->spool, gateway->ingest, err))
         return EXIT_CONFIG;
+    read_drills(gateway, config->spool.dir);
     if (!start_produce(gateway, config, err) || !start_ingest(gateway, config, err) ||
         !start_admin(gateway, config, err))
         return EXIT_CONFIG;
@@ -302,6 +321,7 @@ static void free_parts(struct gateway *gateway)
     window_free(gateway->window);
     routes_release(gateway->routes);
     stats_free(gateway->stats);
+    json_decref(gateway->drills);
     close(gateway->wake_fd);
     pthread_mutex_destroy(&gateway->lock);
 }
@@ -372,6 +392,7 @@ static bool reload(struct gateway *gateway, struct sl_error *err)
 
 static void on_reload(struct gateway *gateway)
 {
+    read_drills(gateway, routes_config(gateway->routes)->spool.dir);
     struct sl_error err = {.text = ""};
     bool good = reload(gateway, &err);
     pthread_mutex_lock(&gateway->lock);

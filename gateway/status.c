@@ -186,6 +186,7 @@ char *status_json(struct gateway *gateway, size_t *length)
     json_object_set_new(root, "config",
                         json_pack("{s:s, s:o, s:s}", "file", config->file, "loaded", show_time(gateway->loaded_wall_ns),
                                   "reload_error", gateway->reload_error));
+    json_object_set_new(root, "last_drills", gateway->drills ? json_deep_copy(gateway->drills) : json_array());
     pthread_mutex_unlock(&gateway->lock);
     json_object_set_new(root, "connections", show_number(http_server_connections(gateway->ingest_server)));
     char *text = json_dumps(root, JSON_INDENT(2));

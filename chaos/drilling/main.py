@@ -1,0 +1,142 @@
+"""chaos/drill NAME... | --list | --all [--long]: runs drills, prints a line for each, writes reports.
+
+Exit code: 0 when none failed, 1 when one did, 2 for a wrong command line, 130 after Ctrl-C."""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+from chaos.drilling import drills
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def arguments(words):
+    parser = argparse.ArgumentParser(
+        prog="chaos/drill", description="Runs drills against the three-zone cluster (chaos/cluster), which is started "
+        "when it is not up, and ended afterwards when it was started here.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a drill of --list, or a file that ends in .json")
+    parser.add_argument("--list", action="store_true", help="the drills that there are; needs nothing")
+    parser.add_argument("--all", action="store_true", help="every drill but the long ones")
+    parser.add_argument("--long", action="store_true", help="with --all or --list: the long ones, too")
+    parser.add_argument("--check", action="store_true", help="only check the drill files, as the Chaos Toolkit does")
+    parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
+    parser.add_argument("--reports", metavar="DIR", default=os.environ.get("SLUICE_CHAOS_REPORTS", "chaos-reports"),
+                        help="where the reports go (default: $SLUICE_CHAOS_REPORTS or ./chaos-reports)")
+    options = parser.parse_args(words)
+    if not (options.names or options.all or options.list or options.check):
+        parser.error("name a drill, or --list or --all")
+    if options.names and options.all:
+        parser.error("either names or --all")
+    return options
+
+
+def chosen(options):
+    if options.names:
+        return [drills.named(name) for name in options.names]
+    every = drills.every()
+    return every if options.long or options.check else [drill for drill in every if not drill.long]
+
+
+def show_list(which):
+    for drill in which:
+        mark = " (long)" if drill.long else ""
+        print(f"{drill.name:28} {drill.minutes:4g} min  {drill.title}{mark}")
+
+
+def with_library(command):
+    """Runs this command again with the Python that has the Chaos Toolkit's library, unless it is here."""
+    try:
+        import chaoslib  # noqa: F401 pylint: disable=unused-import
+        return
+    except ImportError:
+        pass
+    if os.environ.get("SLUICE_CHAOS_PYTHON"):
+        sys.exit("chaos/drill: scripts/chaostoolkit gave a Python without the library")
+    found = subprocess.run([ROOT / "scripts" / "chaostoolkit"], stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode != 0:
+        sys.exit("chaos/drill: the Chaos Toolkit's library could not be installed")
+    python = found.stdout.strip()
+    os.execve(python, [python, *map(str, command)], {**os.environ, "SLUICE_CHAOS_PYTHON": python})
+
+
+def say(verdict, out):
+    out.write(verdict.line + "\n")
+    for reason in verdict.reasons:
+        out.write(f"    {reason}\n")
+    out.flush()
+
+
+def run_all(which, stand, reports, out=None, live=None):
+    """Runs drills one after the other on one stand; [Verdict]. A drill that could not clean up behind it costs the
+    stand: the next one gets a new one."""
+    from chaos.drilling.run import Drilling, read_all
+    from chaos.drilling.terminal import Progress
+    verdicts = []
+    for drill in which:
+        progress = Progress(drill.name, live=live)
+        drilling = Drilling(drill, stand, reports, progress)
+        try:
+            verdict = drilling.run()
+        finally:
+            progress.close()
+        verdicts.append(verdict)
+        say(verdict, out or sys.stdout)
+        if not drilling.clean:
+            stand.down()
+        else:
+            publish(stand, read_all(reports))
+        if "interrupted" in verdict.reasons:
+            raise KeyboardInterrupt
+    return verdicts
+
+
+def publish(stand, verdicts):
+    try:
+        stand.publish(verdicts)
+    except OSError as error:
+        sys.stderr.write(f"chaos/drill: the gateways could not be told the verdicts: {error}\n")
+
+
+def main(words):
+    options = arguments(words)
+    try:
+        which = chosen(options)
+    except drills.BadDrill as error:
+        sys.exit(f"chaos/drill: {error}")
+    if options.list:
+        show_list(which)
+        return 0
+    if not options.check and os.geteuid() != 0:
+        sys.exit("chaos/drill: needs root, for network namespaces and loop mounts")
+    with_library([ROOT / "chaos" / "drill", *words])
+    if options.check:
+        return check(which)
+    from chaos.drilling.stand import ClusterStand
+    stand = ClusterStand(options.keep)
+    try:
+        verdicts = run_all(which, stand, options.reports)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        stand.close()
+    index = pathlib.Path(options.reports, "index.html").resolve()
+    print(f"{sum(each.verdict == 'PASS' for each in verdicts)} passed, "
+          f"{sum(each.verdict == 'FAIL' for each in verdicts)} failed, "
+          f"{sum(each.verdict == 'SKIP' for each in verdicts)} skipped; {index}")
+    return 1 if any(each.verdict == "FAIL" for each in verdicts) else 0
+
+
+def check(which):
+    from chaos.drilling.engine import validate
+    wrong = 0
+    for drill in which:
+        try:
+            validate(drill)
+            print(f"ok {drill.name}")
+        except drills.BadDrill as error:
+            print(f"not ok {error}")
+            wrong += 1
+    return 1 if wrong else 0

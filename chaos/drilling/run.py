@@ -1,0 +1,172 @@
+"""One drill from its file to its verdict.
+
+steady state → load → method (faults, probes, heals) → load ends → Kafka has the rest → steady again → rollbacks →
+judge → criteria. Whatever fails on the way, the rollbacks run and the verdict says why.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import time
+
+from chaos.drilling import criteria, engine, series
+from chaos.drilling.drills import BadDrill
+from chaos.drilling.sampler import Sampler
+from chaos.drilling.verdict import PASS, SKIP, Verdict
+from chaos.report import page
+
+
+class Drilling:
+    """One run; `stand` is a chaos.drilling.stand.Stand."""
+
+    def __init__(self, drill, stand, reports, progress):
+        self.drill, self.stand, self.progress = drill, stand, progress
+        self.reports = pathlib.Path(reports)
+        self.folder = self.reports / f"{drill.name}.run"
+        self.start_ns = time.monotonic_ns()
+        self.verdict = Verdict(drill.name, drill.title, drill.description, load=drill.load or {},
+                               started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                               machine=machine(), runbook=drill.runbook)
+        self.load = self.sampler = None
+        self.figures = {}
+        self.clean = True  # the stand may be used for another drill
+
+    def run(self):
+        """Returns the verdict; the reports are written."""
+        try:
+            engine.validate(self.drill)
+            reason = self.stand.missing(self.drill)
+            if reason:
+                self.verdict.verdict = SKIP
+                self.verdict.reasons.append(reason)
+            else:
+                self._run()
+        except BadDrill as error:
+            self.verdict.fail(error)
+        except KeyboardInterrupt:
+            self.clean = False
+            self.verdict.fail("interrupted")
+        except Exception as error:  # pylint: disable=broad-except
+            self.clean = False
+            self.verdict.fail(f"{type(error).__name__}: {error}")
+        finally:
+            self._stop_load()
+        self.verdict.duration_s = round(self._now_s(), 1)
+        self._write()
+        return self.verdict
+
+    def _now_s(self):
+        return (time.monotonic_ns() - self.start_ns) / 1e9
+
+    def _run(self):
+        self.stand.up(self.drill, self.progress.say)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.start_ns = time.monotonic_ns()
+        course = engine.Course(self._now_s, self.progress.say, self._start_load, self._settle)
+        with Sampler(self.stand.nodes(), self.folder / "samples.jsonl", self.start_ns) as self.sampler:
+            self.progress.watch(self.sampler)
+            outcome = engine.run(self.drill, course)
+            self._stop_load()
+        (self.folder / "journal.json").write_text(json.dumps(outcome.journal, indent=1, default=str))
+        self.clean = outcome.clean and not outcome.interrupted
+        self.verdict.steps, self.verdict.fault_s = outcome.steps, outcome.fault_s
+        self.figures["conservation_error"] = max(
+            (each["conservation_error"] for each in self.sampler.samples if "conservation_error" in each), default=None)
+        judged = self._judge(outcome)
+        self.verdict.series = series.collect(self.sampler.samples, judged)
+        self._decide(outcome)
+
+    # ---- load
+
+    def _start_load(self):
+        if self.drill.load is None:
+            return
+        self.progress.say("load starts")
+        self.load = self.stand.start_load(self.drill.load, self.folder)
+        self.progress.watch(self.sampler, self.load)
+
+    def _stop_load(self):
+        if self.load is not None and not getattr(self.load, "stopped", False):
+            self.load.stopped = True
+            self.load.stop()
+
+    def _settle(self):
+        """The load ends, then Kafka gets the rest."""
+        self._stop_load()
+        began = time.monotonic()
+        self.progress.say("Kafka gets the rest")
+        while series.pending_now(self.sampler.latest()) != 0:
+            if time.monotonic() - began > self.drill.drain_s:
+                left = series.pending_now(self.sampler.latest())
+                raise TimeoutError(f"after {self.drill.drain_s} s Kafka has not everything: " + (
+                    "a gateway does not answer" if left is None else f"{left} events are pending"))
+            time.sleep(0.1)
+        self.figures["drain_s"] = round(time.monotonic() - began, 1)
+
+    # ---- verdict
+
+    def _judge(self, outcome):
+        if self.drill.load is None or self.load is None or outcome.skip or outcome.interrupted:
+            return {}
+        self.progress.say("judging")
+        window = [int(self.start_ns + each * 1e9) for each in outcome.fault_s]
+        try:
+            judged = self.stand.judge(self.load, self.folder, self.start_ns, window)
+        except Exception as error:  # pylint: disable=broad-except
+            self.verdict.reasons.append(engine.one_line(f"no judgement: {type(error).__name__}: {error}"))
+            return {}
+        self.figures.update(judged["figures"])
+        return judged
+
+    def _decide(self, outcome):
+        verdict = self.verdict
+        verdict.figures = self.figures
+        if outcome.skip and outcome.clean:
+            verdict.verdict = SKIP
+            verdict.reasons.append(outcome.skip)
+            return
+        verdict.reasons += outcome.problems
+        if outcome.interrupted:
+            return
+        rows = criteria.check({"conservation_error": 0, **self.drill.criteria} if self.sampler.samples else
+                              self.drill.criteria, self.figures, self.drill.load is not None)
+        verdict.criteria = rows
+        verdict.reasons += [criteria.reason(row) for row in rows if not row["met"]]
+        if not verdict.fault_s:
+            verdict.reasons.append("no fault was applied")
+        if not verdict.reasons:
+            verdict.verdict = PASS
+
+    def _write(self):
+        self.reports.mkdir(parents=True, exist_ok=True)
+        replace(self.reports / f"{self.drill.name}.json", json.dumps(self.verdict.json(), indent=1, default=str) + "\n")
+        replace(self.reports / f"{self.drill.name}.html", page.render(self.verdict.json()))
+        replace(self.reports / "index.html", page.render_index(read_all(self.reports)))
+
+
+def replace(path, text):
+    """Built aside: a reader sees the old file or the new one."""
+    aside = path.with_suffix(path.suffix + ".new")
+    aside.write_text(text, "utf-8")
+    os.replace(aside, path)
+
+
+def read_all(reports):
+    found = []
+    for path in sorted(pathlib.Path(reports).glob("*.json")):
+        try:
+            verdict = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(verdict, dict) and "verdict" in verdict and "line" in verdict:
+            found.append(verdict)
+    return found
+
+
+def machine():
+    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "node": platform.node(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)}

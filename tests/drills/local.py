@@ -1,0 +1,122 @@
+"""The activities of the test drills: a real process is killed, frozen and started. `desk` is the one that runs."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from tests.lib.waiting import until
+
+DESK = pathlib.Path(__file__).with_name("desk.py")
+desk = None
+
+
+class FaultNotApplied(Exception):
+    pass
+
+
+class Skip(Exception):
+    pass
+
+
+class DeskProcess:
+    """Keeps its ledger over restarts; `url` changes with each."""
+
+    def __init__(self, ledger, forget=None):
+        self.ledger, self.forget, self.process, self.port = ledger, forget, None, None
+        self.start()
+
+    def start(self):
+        words = [sys.executable, DESK, self.ledger, *(("forget", str(self.forget)) if self.forget else ())]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    url = property(lambda self: f"http://127.0.0.1:{self.port}")
+    alive = property(lambda self: self.process.poll() is None)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def _accepts():
+    try:
+        socket.create_connection(("127.0.0.1", desk.port), 0.5).close()
+        return True
+    except OSError:
+        return False
+
+
+def kill():
+    desk.end()
+    if _accepts():
+        raise FaultNotApplied("the port still accepts")
+    return {"proof": f"process {desk.process.pid} ended by signal {-desk.process.returncode}, its port refuses"}
+
+
+def start():
+    """Heals; does nothing when it runs."""
+    if not desk.alive:
+        desk.start()
+    return {"proof": f"port {desk.port} accepts" if until(_accepts, "the desk accepts", 5) else ""}
+
+
+def freeze_a_dead_one():
+    """A fault that cannot be applied: there is no process any more."""
+    pid = desk.process.pid
+    desk.end()
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError as error:
+        raise FaultNotApplied(f"cannot freeze {pid}: {error.strerror}") from error
+
+
+def boast():
+    """Says that it did something, without a proof."""
+    return {"done": True}
+
+
+def need_what_is_missing():
+    raise Skip("CONFIG_NET_SCH_NETEM is not set")
+
+
+def control_c(seconds=5):
+    """As a person at the terminal, in the middle of the method."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(seconds)
+
+
+def control_c_in_rollback():
+    os.kill(os.getpid(), signal.SIGINT)
+    return start()
+
+
+def fail_to_roll_back():
+    raise OSError("the mount is busy")
+
+
+def taken(count):
+    """Waits until the ledger has so many lines."""
+    return until(lambda: pathlib.Path(desk.ledger).read_bytes().count(b"\n") >= count, f"{count} are taken", 30)
+
+
+def accepts():
+    return _accepts()
+
+
+def accepts_not():
+    return not _accepts()
+
+
+def leave_a_mark(path):
+    pathlib.Path(path).write_text("rolled back")
+    return {"proof": path}
+
+
+def is_there(path):
+    return pathlib.Path(path).exists()

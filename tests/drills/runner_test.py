@@ -1,0 +1,249 @@
+"""The runner: a good drill passes; each way to fail turns it red; rollbacks always run."""
+
+import contextlib
+import copy
+import io
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+from xml.etree import ElementTree
+
+from chaos.drilling import drills, engine, sampler
+from chaos.drilling.main import ROOT, run_all
+from tests.drills import local
+from tests.drills.desk_stand import DeskStand
+
+LINE = re.compile(r"(PASS|FAIL|SKIP) (\S+) acked=(\d+|-) lost=(\d+|-) doubled=(\d+|-) reordered=(\d+|-)"
+                  r" availability=([\d.]+|-)% p99=([\d.]+|-)ms rto=([\d.]+|-)s")
+
+
+def step(name, function, kind="action", **more):
+    arguments = more.pop("arguments", {})
+    return {"type": kind, "name": name, **more,
+            "provider": {"type": "python", "module": "tests.drills.local", "func": function, "arguments": arguments}}
+
+
+def experiment(mark):
+    return {
+        "version": "1.0.0", "title": "The desk is killed", "description": "It comes back and has what it took.",
+        "tags": ["test"],
+        "steady-state-hypothesis": {"title": "it accepts", "probes": [step("accepts", "accepts", "probe",
+                                                                           tolerance=True)]},
+        "method": [step("before", "taken", "probe", arguments={"count": 25}),
+                   step("kill", "kill", pauses={"after": 0.1}),
+                   step("is down", "accepts_not", "probe", tolerance=True),
+                   step("heal", "start"),
+                   step("after", "taken", "probe", arguments={"count": 35})],
+        "rollbacks": [step("start", "start"), step("mark", "leave_a_mark", arguments={"path": str(mark)})],
+        "extensions": [{"name": "sluice", "load": {"rate": 200}, "criteria": {"acked_min": 20, "rto_s_max": 10},
+                        "needs": ["kill"], "drain_s": 20}]}
+
+
+class RunnerTest(unittest.TestCase):
+    def setUp(self):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="sluice-drills-"))
+        self.addCleanup(shutil.rmtree, self.home)
+        self.mark, self.reports = self.home / "mark", self.home / "reports"
+        self.experiment = experiment(self.mark)
+        self.own = self.experiment["extensions"][0]
+        patch = mock.patch.object(sampler, "EVERY_S", 0.1)
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.stand = DeskStand(self.home / "ledger")
+
+    def tearDown(self):
+        self.stand.down()
+
+    def drill(self, name="kill"):
+        return drills.Drill(name, copy.deepcopy(self.experiment))
+
+    def run_drill(self):
+        """(verdict as written to the reports, what was printed)"""
+        out = io.StringIO()
+        with contextlib.redirect_stderr(io.StringIO()):
+            with contextlib.suppress(KeyboardInterrupt):
+                run_all([self.drill()], self.stand, self.reports, out)
+        found = json.loads((self.reports / "kill.json").read_text())
+        self.assertEqual(found["line"], out.getvalue().splitlines()[0])
+        self.assertRegex(found["line"], LINE)
+        for page in ("kill.html", "index.html"):
+            self.assertIn(found["verdict"], (self.reports / page).read_text())
+        return found, out.getvalue()
+
+    def expect_red(self, *words):
+        found, printed = self.run_drill()
+        self.assertEqual("FAIL", found["verdict"], found["reasons"])
+        for word in words:
+            self.assertIn(word, " | ".join(found["reasons"]))
+            self.assertIn(word, printed)
+        return found
+
+    def expect_whole_page(self, page):
+        """Nothing is fetched, and every plot is well-formed."""
+        self.assertNotRegex(page, r'(src|href)="(?!index\.html|kill\.json)|@import|url\(|<script')
+        drawn = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+        plots = [each for each in drawn if each.get("role") == "img"]
+        self.assertGreaterEqual(len(plots), 4)
+        for plot in plots:
+            self.assertIn("fault", "".join(each.get("class", "") for each in plot))
+
+    def expect_rolled_back(self):
+        self.assertEqual("rolled back", self.mark.read_text())
+
+    def test_a_good_drill_passes(self):
+        found, _ = self.run_drill()
+        self.assertEqual(("PASS", []), (found["verdict"], found["reasons"]))
+        self.expect_rolled_back()
+        self.assertEqual(0, found["figures"]["lost"])
+        self.assertGreater(found["figures"]["acked"], 20)
+        kill = next(each for each in found["steps"] if each["name"] == "kill")
+        self.assertIn("signal 9", kill["said"])
+        self.assertLessEqual(found["fault_s"][0], kill["start_s"])
+        states = [state for _from, _to, state in found["series"]["states"]["desk"]]
+        self.assertEqual(["ready", "no answer", "ready"], states)
+        self.assertEqual(["kill"], [each["name"] for each in self.stand.published])
+        figures = LINE.match(found["line"]).groups()
+        self.assertEqual(str(found["figures"]["acked"]), figures[2])
+        self.assertLessEqual(float(figures[6]) / 100, found["figures"]["availability"])
+        self.expect_whole_page((self.reports / "kill.html").read_text())
+
+    def test_the_steady_state_is_not_met(self):
+        self.experiment["steady-state-hypothesis"]["probes"][0]["tolerance"] = False
+        found = self.expect_red("the steady state was not met before: accepts: True")
+        self.expect_rolled_back()
+        self.assertEqual([], [each for each in found["steps"] if each["part"] == "method"])
+
+    def test_the_steady_state_does_not_return(self):
+        left = self.home / "left behind"
+        self.experiment["steady-state-hypothesis"]["probes"].append(
+            step("nothing is left", "is_there", "probe", tolerance=False, arguments={"path": str(left)}))
+        self.experiment["method"].append(step("leave", "leave_a_mark", arguments={"path": str(left)}))
+        self.expect_red("the steady state did not return: nothing is left: True")
+
+    def test_events_stay_pending(self):
+        del self.experiment["method"][3:]
+        self.own["drain_s"] = 0.5
+        self.expect_red("after 0.5 s Kafka has not everything: a gateway does not answer")
+        self.expect_rolled_back()
+
+    def test_a_fault_that_was_not_applied(self):
+        self.experiment["method"][1] = step("freeze", "freeze_a_dead_one")
+        found = self.expect_red("freeze: ", "cannot freeze")
+        self.expect_rolled_back()
+        self.assertNotIn("is down", [each["name"] for each in found["steps"]])
+
+    def test_a_fault_without_a_proof(self):
+        self.experiment["method"][1] = step("boast", "boast")
+        self.expect_red("boast: nothing proves that it was applied")
+        self.expect_rolled_back()
+
+    def test_no_fault_at_all(self):
+        self.experiment["method"] = []
+        self.expect_red("no fault was applied")
+
+    def test_a_probe_of_the_method_that_fails(self):
+        self.experiment["method"][2] = step("is down", "fail_to_roll_back", "probe")
+        self.expect_red("is down: ", "the mount is busy")
+
+    def test_a_probe_of_the_method_outside_its_tolerance(self):
+        self.experiment["method"][2] = step("still takes", "accepts", "probe", tolerance=True)
+        self.expect_red("still takes: False")
+        self.expect_rolled_back()
+
+    def test_a_missed_criterion(self):
+        self.own["criteria"].update(acked_min=10**9, freshness_s_max=120)
+        found = self.expect_red("acked is ", "wanted at least 1000000000", "freshness_s was not measured")
+        self.assertFalse(next(each for each in found["criteria"] if each["name"] == "acked_min")["met"])
+
+    def test_a_lost_event(self):
+        self.stand = DeskStand(self.home / "ledger", forget=7)
+        self.expect_red("lost is ", "wanted 0")
+
+    def test_a_missing_judge(self):
+        self.stand.judging = False
+        found = self.expect_red("no judgement: ImportError", "lost was not measured")
+        self.assertIn("lost=- ", found["line"])
+
+    def test_a_rollback_that_fails(self):
+        self.experiment["rollbacks"].insert(0, step("unmount", "fail_to_roll_back"))
+        self.expect_red("rollback unmount: ", "the mount is busy")
+        self.expect_rolled_back()
+        self.assertEqual(1, self.stand.downs, "a stand that was not cleaned up is not used again")
+
+    def test_control_c(self):
+        self.experiment["method"][1] = step("at the terminal", "control_c")
+        self.expect_red("interrupted")
+        self.expect_rolled_back()
+
+    def test_control_c_while_rolling_back(self):
+        self.experiment["rollbacks"][0] = step("start", "control_c_in_rollback")
+        self.expect_red("interrupted")
+        self.expect_rolled_back()
+        self.assertIs(signal.default_int_handler, signal.getsignal(signal.SIGINT))
+
+    def test_the_load_does_not_come_about(self):
+        self.own["load"] = {"no such setting": 1}
+        self.expect_red("the load: ")
+        self.expect_rolled_back()
+
+    def test_a_capability_that_is_missing(self):
+        self.stand.lacks = {"kill": "the kernel says no"}
+        found, printed = self.run_drill()
+        self.assertEqual(("SKIP", ["kill: the kernel says no"]), (found["verdict"], found["reasons"]))
+        self.assertIn("SKIP kill acked=- lost=-", printed)
+        self.assertEqual(0, self.stand.ups)
+
+    def test_a_capability_that_is_found_missing_on_the_way(self):
+        self.experiment["method"][1] = step("delay", "need_what_is_missing")
+        found, _ = self.run_drill()
+        self.assertEqual(("SKIP", ["CONFIG_NET_SCH_NETEM is not set"]), (found["verdict"], found["reasons"]))
+        self.expect_rolled_back()
+
+    def test_a_file_that_the_toolkit_refuses(self):
+        self.experiment["method"][1]["provider"]["func"] = "no_such_function"
+        self.expect_red("no_such_function")
+
+    def test_a_key_that_nobody_knows(self):
+        self.own["critera"] = {}
+        with self.assertRaisesRegex(drills.BadDrill, "critera"):
+            self.drill()
+
+    def test_the_next_drill_gets_a_new_stand_after_a_dirty_one(self):
+        self.experiment["rollbacks"].insert(0, step("unmount", "fail_to_roll_back"))
+        with contextlib.redirect_stderr(io.StringIO()):
+            run_all([self.drill("one"), self.drill("two")], self.stand, self.reports, io.StringIO())
+        self.assertEqual(2, self.stand.ups)
+        self.assertIn(">two</a>", (self.reports / "index.html").read_text())
+
+
+class FilesTest(unittest.TestCase):
+    def test_each_drill_of_the_tree_is_an_experiment(self):
+        for drill in drills.every():
+            with self.subTest(drill.name):
+                engine.validate(drill)
+                self.assertTrue(drill.experiment["rollbacks"], "what is broken must be healed whatever comes")
+                self.assertIsNotNone(drill.runbook, "an operator must find what to do")
+
+    def test_the_list_needs_nothing(self):
+        listed = subprocess.run([sys.executable, ROOT / "chaos/drill", "--list", "--long"], stdout=subprocess.PIPE,
+                                text=True, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
+        self.assertEqual([each.name for each in drills.every()],
+                         [line.split()[0] for line in listed.stdout.splitlines()])
+
+    def test_wrong_command_lines(self):
+        for words, code in (([], 2), (["--nonsense"], 2), (["no-such-drill"], 1), (["--all", "x"], 2)):
+            with self.subTest(words):
+                run = subprocess.run([sys.executable, ROOT / "chaos/drill", *words], capture_output=True, check=False)
+                self.assertEqual(code, run.returncode)
+                self.assertTrue(run.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
