@@ -160,14 +160,14 @@ static void after_read(struct ha_core *core, struct ha_stream *stream, uint32_t 
         ha_lane_release(core, stream, index);
         return;
     }
-    claim->claim = found->claim + 1;
+    // From here on, a higher one is a rival's, even if it is seen before the answer to this one.
+    claim->claim = lane->claim = found->claim + 1;
     claim->stated_through = lane->produced = found->through;
 }
 
 static void after_claim(struct ha_core *core, struct ha_stream *stream, uint32_t index)
 {
     struct ha_lane *lane = &stream->lanes[index];
-    lane->claim = lane->seen.claim + 1;
     bool mark = stream->id.member != core->options.self && !stream->fence_marked;
     core->figures.takeovers += stream->id.member != core->options.self;
     if (!mark) {

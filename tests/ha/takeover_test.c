@@ -237,6 +237,51 @@ static void a_rival_is_let_have_it(void **state)
     hand_free(hand);
 }
 
+// The answer to a claim comes late; what a rival claimed meanwhile has been seen, with a higher number.
+static void a_rivals_claim_before_the_answer_to_ones_own(void **state)
+{
+    (void)state;
+    struct ha_id dead = hand_stream(1, 1), rival = hand_stream(0, 1);
+    struct hand *hand = beside_a_dead_node(2, 9);
+    hand_pass(hand, 6 * HAND_S, both_but_1);
+    hand_ok(hand, HA_INIT, dead, 7, (struct ha_progress){0}, 0);
+    hand_ok(hand, HA_READ, dead, 7, (struct ha_progress){.through = 4, .claim = 3, .drainer = dead}, 0);
+    assert_true(hand_find(hand, HA_CLAIM, dead)->claim == 4);
+    uint32_t ticket = ha_find(&hand->core, dead)->lanes[0].ticket;
+    // Its own, read before it is answered, is no rival's.
+    hand_progress(hand, dead, 7, 4, 4, hand_stream(2, 1));
+    assert_int_equal(ha_find(&hand->core, dead)->lanes[0].step, HA_STEP_CLAIM);
+    hand_forget(hand);
+    hand_progress(hand, dead, 7, 6, 5, rival);
+    assert_non_null(hand_find(hand, HA_RELEASE, dead));
+    hand_forget(hand);
+    ha_done(&hand->core, hand->now_ns,
+            &(struct ha_done){.kind = HA_CLAIM, .stream = dead, .lane_id = 7, .ticket = ticket});
+    hand_take(hand);
+    assert_null(hand_find(hand, HA_FENCE_MARK, dead));
+    assert_null(hand_find(hand, HA_PRODUCE, dead));
+    hand_free(hand);
+}
+
+// The number that its records carry is the one that it claimed, whether or not it has been read meanwhile.
+static void a_claim_keeps_its_number(void **state)
+{
+    (void)state;
+    struct ha_id dead = hand_stream(1, 1);
+    for (int seen = 0; seen < 2; seen++) {
+        struct hand *hand = beside_a_dead_node(2, 9);
+        hand_pass(hand, 6 * HAND_S, both_but_1);
+        hand_ok(hand, HA_INIT, dead, 7, (struct ha_progress){0}, 0);
+        hand_ok(hand, HA_READ, dead, 7, (struct ha_progress){.through = 4, .claim = 3, .drainer = dead}, 0);
+        if (seen)
+            hand_progress(hand, dead, 7, 4, 4, hand_stream(2, 1));
+        hand_ok(hand, HA_CLAIM, dead, 7, (struct ha_progress){0}, 0);
+        hand_ok(hand, HA_FENCE_MARK, dead, 7, (struct ha_progress){0}, 0);
+        assert_true(hand_find(hand, HA_PRODUCE, dead)->claim == 4);
+        hand_free(hand);
+    }
+}
+
 static void fenced_by_the_coordinator_claims_again(void **state)
 {
     (void)state;
@@ -378,6 +423,8 @@ int main(void)
         cmocka_unit_test(progress_that_went_back_stops),
         cmocka_unit_test(a_base_above_progress_never_claims),
         cmocka_unit_test(a_rival_is_let_have_it),
+        cmocka_unit_test(a_rivals_claim_before_the_answer_to_ones_own),
+        cmocka_unit_test(a_claim_keeps_its_number),
         cmocka_unit_test(fenced_by_the_coordinator_claims_again),
         cmocka_unit_test(a_rivals_claim_seals_the_current_stream),
         cmocka_unit_test(a_refusal_seals_the_current_stream_once),

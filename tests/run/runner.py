@@ -244,8 +244,9 @@ class Runner:
         records.unlink(missing_ok=True)
         named = [word for suite in section.get("only", "").split() for word in ("--suite", suite)]
         named += [word for suite in section.get("except", "").split() for word in ("--no-suite", suite)]
+        # One more than there are cores: some tests wait most of their time.
         command = ["meson", "test", "-C", str(build), "--no-rebuild", *named, "--logbase", name,
-                   "--num-processes", str(max(1, os.cpu_count() or 1))]
+                   "--num-processes", str((os.cpu_count() or 1) + 1)]
         # GCC 12's ThreadSanitizer cannot start where the kernel randomises mappings with more than 28 bits.
         if "thread" in self.suites.builds[section["build"]].get("options", "") and can_fix_addresses():
             command = ["setarch", "-R", *command]

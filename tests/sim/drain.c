@@ -7,6 +7,7 @@
 
 #define CALL_TIMEOUT (3 * S)
 #define READ_TIMEOUT (40 * S)
+#define STARVED_MOST (5 * S) // as in produce/transaction.c
 
 enum op { OP_INIT, OP_READ, OP_CLAIM, OP_EVENTS, OP_PROGRESS, OP_COMMIT, OP_ABORT };
 struct call {
@@ -286,6 +287,13 @@ static void produce_on(struct node *node, struct drain *drain)
         wait_and_produce(node, drain, 100 * MS);
         return;
     }
+    bool starves = drain->count == 0 && through == drain->produced && !drain->current && drain->produced < drain->to;
+    drain->starved_ns = !starves ? 0 : drain->starved_ns == 0 ? sim->now_ns : drain->starved_ns;
+    if (starves && sim->now_ns - drain->starved_ns > STARVED_MOST) {
+        // What was ordered is not here (any more): somebody else produced it, and it was trimmed.
+        finish(node, drain, HA_PRODUCE, HA_FAILED, (struct ha_progress){0}, drain->produced);
+        return;
+    }
     bool stale = sim->now_ns - drain->touched_ns > TAKEOVER_AFTER / 3;
     bool held = sim->kafka->topic_down[drain->lane];
     if (drain->count > 0 && !(held && stale)) {
@@ -358,6 +366,7 @@ void drain_action(struct node *node, const struct ha_action *action)
         drain->to = action->last;
         drain->current = action->last == UINT64_MAX;
         drain->touched_ns = node->sim->now_ns;
+        drain->starved_ns = 0;
         drain->closing = false;
         produce_on(node, drain);
         return;

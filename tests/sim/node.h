@@ -53,6 +53,7 @@ struct drain {
     uint64_t claim, from, produced, to, batch_through, limit;
     bool current, begun, closing;
     int64_t touched_ns;
+    int64_t starved_ns; // since when less is here than was ordered; 0: it is not
     uint32_t count;
     uint64_t seqs[TXN_RECORDS];
     size_t high_watermark;
