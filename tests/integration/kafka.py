@@ -22,5 +22,9 @@ SCENARIOS = {
     "sighup": restarts.sighup,
 }
 
+# A minute and a half of waiting for a transaction's end; broker_freeze and all_brokers_down have most of it.
+LONG_ONLY = ("all_brokers_frozen",)
+
 if __name__ == "__main__":
-    sys.exit(stand.main(SCENARIOS, __doc__))
+    short = [name for name in SCENARIOS if name not in LONG_ONLY]
+    sys.exit(stand.main(SCENARIOS, __doc__, default=None if "--long" in sys.argv else short))
