@@ -131,3 +131,10 @@ def status_says(zone, word, within_s=30):
         status = json.loads(gateways.ask(cluster.zone(zone), "/status")[1])
         return None if word in json.dumps(status) else f"/status of {zone} does not say {word!r}"
     return _until(fine, within_s)
+
+
+def sealed_segment(zone, within_s=120):
+    """The gateway has filled a segment of its own."""
+    from chaos.faults import disk
+    cluster = Cluster.load()
+    return _until(lambda: None if disk.segments(cluster.zone(zone)) else f"{zone} has no sealed segment", within_s)

@@ -53,7 +53,7 @@ class Drilling:
             self.clean = False
             self.verdict.fail(f"{type(error).__name__}: {error}")
         finally:
-            self._stop_load()
+            self._end_load()
         self.verdict.duration_s = round(self._now_s(), 1)
         self._write()
         return self.verdict
@@ -70,12 +70,13 @@ class Drilling:
         with Sampler(self.stand.nodes(), self.folder / "samples.jsonl", self.start_ns) as self.sampler:
             self.progress.watch(self.sampler)
             outcome = engine.run(self.drill, course)
-            self._stop_load()
+            self._end_load()
         (self.folder / "journal.json").write_text(json.dumps(outcome.journal, indent=1, default=str))
         self.clean = outcome.clean and not outcome.interrupted
         self.verdict.steps, self.verdict.fault_s = outcome.steps, outcome.fault_s
         self.figures["conservation_error"] = max(
             (each["conservation_error"] for each in self.sampler.samples if "conservation_error" in each), default=None)
+        self.figures["takeovers"] = series.gained(self.sampler.samples, "takeovers")
         judged = self._judge(outcome)
         self.verdict.series = series.collect(self.sampler.samples, judged)
         self._decide(outcome)
@@ -93,6 +94,15 @@ class Drilling:
         if self.load is not None and not getattr(self.load, "stopped", False):
             self.load.stopped = True
             self.load.stop()
+
+    def _end_load(self):
+        """However it went, nothing is sent any more."""
+        try:
+            self._stop_load()
+        except Exception as error:  # pylint: disable=broad-except
+            self.verdict.fail(f"the load: {error}")
+        if self.load is not None:
+            self.load.close()
 
     def _settle(self):
         """The load ends, then Kafka gets the rest."""
@@ -120,6 +130,8 @@ class Drilling:
             self.verdict.reasons.append(engine.one_line(f"no judgement: {type(error).__name__}: {error}"))
             return {}
         self.figures.update(judged["figures"])
+        if not judged.get("passed", True):
+            self.verdict.reasons.append(engine.one_line(f"the judge: {judged['why']}"))
         return judged
 
     def _decide(self, outcome):

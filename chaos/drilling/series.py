@@ -49,6 +49,15 @@ def seconds(samples):
     return [rows[second] for second in sorted(rows)]
 
 
+def gained(samples, name):
+    """By how much a counter rose during the drill, over all gateways; a process that began anew counts from 0."""
+    total = 0
+    for rows in _gateways(samples).values():
+        seen = [each[name] for each in rows if name in each]
+        total += sum(after - before if after >= before else after for before, after in zip(seen, seen[1:]))
+    return int(total)
+
+
 def states(samples):
     """{node: [[from, to, state]]}; a stretch reaches to the next sample of that node."""
     found = {}

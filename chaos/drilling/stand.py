@@ -35,12 +35,13 @@ class Stand:
         raise NotImplementedError
 
     def start_load(self, settings, folder):
-        """An object with progress() → {"sent", "failed"} or None, and stop(), which waits for its end. It may raise
-        when the load did not come about."""
+        """An object with progress() → {"sent", "failed"} or None, stop(), which waits for its end, and close(), which
+        sees to it that nothing is left. It may raise when the load did not come about."""
         raise NotImplementedError
 
     def judge(self, load, folder, start_ns, fault_ns):
-        """{"figures": {...}, "seconds": [{t, ok, failed, p50_ms, p99_ms}], "freshness": [[t, s]]}; t from start_ns."""
+        """{"figures": {...}, "seconds": [{t, ok, failed, p50_ms, p99_ms}], "freshness": [[t, s]], "passed", "why"};
+        t from start_ns."""
         raise NotImplementedError
 
     def publish(self, verdicts):

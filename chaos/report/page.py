@@ -126,8 +126,9 @@ def _plots(verdict):
     def column(name):
         return [(row["t"], row.get(name)) for row in rows if row.get(name) is not None]
 
-    out = _plot(f"Events a second, as {series.get('seconds_of', 'the gateways')} saw it",
-                [("acknowledged", "a", column("ok")), ("failed or not answered", "b", column("failed"))], end_s, fault)
+    out = _plot(f"Answered a second, as {series.get('seconds_of', 'the gateways')} saw it",
+                [("acknowledged", "a", column("ok")), ("acknowledged when sent again", "c", column("retried")),
+                 ("failed or not answered", "b", column("failed"))], end_s, fault)
     out += _plot("Time to the answer in ms, logarithmic", [("p99", "b", column("p99_ms")),
                                                            ("p50", "a", column("p50_ms"))], end_s, fault, log=True)
     out += _plot("Pending: acknowledged events that Kafka has not yet", _by_node(series, "pending"), end_s, fault)

@@ -49,6 +49,9 @@ class Load:
         self._end.set()
         self._thread.join()
 
+    def close(self):
+        self._end.set()
+
     def seconds(self, start_ns):
         rows = {}
         for at_ns, took_ms in self._oks:
@@ -70,6 +73,7 @@ class DeskStand(Stand):
         self.ledger, self.judging, self.lacks, self.spool = ledger, judging, lacks, spool
         self.ups = self.downs = 0
         self._forget = forget
+        self.accuses = ""  # what the judge says beyond its figures
         self.published = []
 
     def missing(self, drill):
@@ -101,7 +105,7 @@ class DeskStand(Stand):
             found = Counter(line.strip() for line in lines)
         sent = {f"event-{number}" for number in range(load.sent)}
         attempts = load.sent + load.failed
-        return {"seconds": load.seconds(start_ns), "figures": {
+        return {"seconds": load.seconds(start_ns), "passed": not self.accuses, "why": self.accuses, "figures": {
             "acked": len(load.acked), "lost": sum(not found[each] for each in load.acked), "unseen": 0,
             "doubled": sum(count > 1 for count in found.values()) - self._unanswered(found, load), "reordered": 0,
             "phantom": sum(each not in sent for each in found), "corrupt": 0, "p99_ms": 5.0,

@@ -15,7 +15,7 @@ import unittest
 from unittest import mock
 from xml.etree import ElementTree
 
-from chaos.drilling import drills, engine, sampler
+from chaos.drilling import criteria, drills, engine, sampler, series
 from chaos.drilling.main import ROOT, run_all
 from tests.drills import local
 from tests.drills.desk_stand import DeskStand
@@ -171,6 +171,10 @@ class RunnerTest(unittest.TestCase):
         found = self.expect_red("no judgement: ImportError", "lost was not measured")
         self.assertIn("lost=- ", found["line"])
 
+    def test_a_judge_that_accuses(self):
+        self.stand.accuses = "curated: 2 missing: event-9"
+        self.expect_red("the judge: curated: 2 missing: event-9")
+
     def test_a_rollback_that_fails(self):
         self.experiment["rollbacks"].insert(0, step("unmount", "fail_to_roll_back"))
         self.expect_red("rollback unmount: ", "the mount is busy")
@@ -221,6 +225,27 @@ class RunnerTest(unittest.TestCase):
             run_all([self.drill("one"), self.drill("two")], self.stand, self.reports, io.StringIO())
         self.assertEqual(2, self.stand.ups)
         self.assertIn(">two</a>", (self.reports / "index.html").read_text())
+
+
+class FiguresTest(unittest.TestCase):
+    def test_a_counter_that_begins_anew(self):
+        rows = [{"node": "a", "kind": "gateway", "state": "ready", "takeovers": value} for value in (3, 4, 0, 2)]
+        rows.insert(2, {"node": "a", "kind": "gateway", "state": sampler.SILENT})
+        self.assertEqual(3, series.gained(rows, "takeovers"))
+
+    def test_quantiles_of_what_came_between(self):
+        before, after = [[0.1, 50], [1.0, 50], ["inf", 50]], [[0.1, 148], [1.0, 150], ["inf", 150]]
+        self.assertEqual(1000, series.quantile_ms(before, after))
+        self.assertEqual(100, series.quantile_ms(before, after, 0.5))
+        self.assertIsNone(series.quantile_ms(after, before), "the process began anew")
+        self.assertIsNone(series.quantile_ms(after, after), "nothing was answered")
+
+    def test_criteria(self):
+        rows = criteria.check({"rto_s_max": 15, "acked_min": 5, "quarantined": 0, "lost": 1},
+                              {"rto_s": 15.1, "acked": 5, "quarantined": 0, "lost": 1, "doubled": 0})
+        met = {row["name"]: row["met"] for row in rows}
+        self.assertEqual({"rto_s_max": False, "acked_min": True, "quarantined": True, "lost": True, "doubled": True,
+                          "phantom": False, "reordered": False, "corrupt": False, "unseen": False}, met)
 
 
 class FilesTest(unittest.TestCase):
