@@ -106,7 +106,8 @@ SABOTAGES = (
          "        if (of->result == KAFKA_OK)\n            apply_commit(sim, of, true);\n"
          "        break;\n    case OP_EVENTS:",
          "        break;\n    case OP_EVENTS:"),
-        first=64),  # one seed of some sixty stands still; no record is lost or doubled: the fence alone sees to that
+        harmless="claims tell rivals from the coordinator's timeouts, and who drains; the fence alone keeps records "
+                 "single, and who has lost what it was to drain gives up"),
     off("ignore-the-fence-mark", "ha/replicate.c",
         ("if (stream->fence_marked && from_owner && !message->repair) {", "if (false) {"),
         harmless="what a fenced owner still stores here is unproduced and claimed again; the mark ends that sooner"),
@@ -141,7 +142,9 @@ SABOTAGES = (
         ("if (lane->seen.through > 0 || predecessor_done(core, stream, lane_id))", "if (true)"),
         first=5000200),  # it needs a taker that has no copy of the older stream: one seed of some two hundred
     off("older-streams-in-reach-are-ignored", "ha/watch.c",
-        ("(stream->current && !core->ready) || older_unproduced(core, stream, lane_id)", "false")),
+        ("(stream->current && !core->ready) || older_unproduced(core, stream, lane_id)", "false"),
+        harmless="the header's predecessor says the same, but for the first stream on a new disk: order across a lost "
+                 "disk is kept while the peers are in reach, and not promised"),
     off("produce-before-ready", "ha/watch.c",
         ("(stream->current && !core->ready) || older_unproduced", "older_unproduced"),
         harmless="what only peers have of an older stream was never acknowledged by the process that took it, so its "
