@@ -262,10 +262,22 @@ void ha_saw_progress(struct ha_core *core, int64_t now_ns, struct ha_id id, uint
         ha_lane_rival(core, stream, lane);
 }
 
+// Whether a member became suspect since the last heartbeat: a taker waits for the others to say so, too.
+static bool fell_silent(const struct ha_core *core)
+{
+    HA_EACH_PEER(core, peer)
+    {
+        int64_t limit_ns = core->members[peer].heard_ns + core->options.takeover_after_ns;
+        if (core->now_ns > limit_ns && core->said_ns <= limit_ns)
+            return true;
+    }
+    return false;
+}
+
 void ha_tick(struct ha_core *core, int64_t now_ns)
 {
     ha_clock(core, now_ns);
-    if (now_ns - core->said_ns >= core->options.heartbeat_ns) {
+    if (now_ns - core->said_ns >= core->options.heartbeat_ns || fell_silent(core)) {
         core->said_ns = now_ns;
         HA_EACH_PEER(core, peer)
         {

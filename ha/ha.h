@@ -82,6 +82,7 @@ enum ha_entry_flags {
     HA_ENTRY_KEPT = 2,     // the sender owns it and means to drain it
     HA_ENTRY_DRAINING = 4, // the sender drains it now
     HA_ENTRY_EMPTY = 8,    // the sender recorded durably that it holds nothing of it; end is the `through` of that
+    HA_ENTRY_TAKING = 16,  // the sender is on its way to a claim on another's stream: INIT, READ
 };
 struct ha_entry {
     struct ha_id stream;

@@ -117,6 +117,19 @@ static void go_on(struct ha_core *core, struct ha_stream *stream, uint32_t index
     produce->claim = lane->claim;
 }
 
+static void take_up(struct ha_core *core, struct ha_stream *stream, uint32_t index)
+{
+    if (begin(core, stream, index, HA_STEP_INIT, HA_INIT) == NULL || stream->id.member == core->options.self)
+        return;
+    // The others are to know at once, before their turns come.
+    HA_EACH_PEER(core, peer)
+    {
+        struct ha_action *say = core->members[peer].up ? ha_emit(core, HA_SAY_ALL, NULL) : NULL;
+        if (say != NULL)
+            say->peer = peer;
+    }
+}
+
 void ha_claims(struct ha_core *core)
 {
     HA_EACH_STREAM(core, stream)
@@ -124,7 +137,7 @@ void ha_claims(struct ha_core *core)
         if (stream->lanes[i].releasing)
             emit_release(core, stream, i);
         if (may_claim(core, stream, i))
-            begin(core, stream, i, HA_STEP_INIT, HA_INIT);
+            take_up(core, stream, i);
         else if (stream->lanes[i].step == HA_STEP_READY)
             go_on(core, stream, i);
     }

@@ -8,6 +8,14 @@
 
 // ---- heartbeats
 
+static uint8_t step_flags(const struct ha_stream *stream, enum ha_step step, uint8_t self)
+{
+    if (step >= HA_STEP_CLAIM && step <= HA_STEP_CLOSE)
+        return HA_ENTRY_DRAINING;
+    bool taking = (step == HA_STEP_INIT || step == HA_STEP_READ) && stream->id.member != self;
+    return taking ? HA_ENTRY_TAKING : 0;
+}
+
 void ha_heartbeat(const struct ha_core *core, int64_t now_ns, struct ha_message *out)
 {
     const struct ha_options *options = &core->options;
@@ -27,9 +35,7 @@ void ha_heartbeat(const struct ha_core *core, int64_t now_ns, struct ha_message 
         flags |= stream->current ? HA_ENTRY_CURRENT : 0;
         flags |= stream->kept ? HA_ENTRY_KEPT : 0;
         for (uint32_t i = 0; i < stream->head.lane_count; i++)
-            flags |= stream->lanes[i].step >= HA_STEP_CLAIM && stream->lanes[i].step <= HA_STEP_CLOSE
-                         ? HA_ENTRY_DRAINING
-                         : 0;
+            flags |= step_flags(stream, stream->lanes[i].step, options->self);
         *entry = (struct ha_entry){
             .stream = stream->id, .base = own->base, .end = own->end, .flags = flags, .head = stream->head};
     }
@@ -148,6 +154,20 @@ static bool drainer_is_gone(struct ha_core *core, const struct ha_stream *stream
     return others_agree(core, drainer);
 }
 
+// Whoever knows of a longer copy in reach lets it go first: one takeover instead of two. So does whoever knows of a
+// member that is about to claim: to fence it would cost both their first steps.
+static bool others_first(struct ha_core *core, struct ha_stream *stream)
+{
+    HA_EACH_PEER(core, peer)
+    {
+        const struct ha_copy *copy = &stream->copies[peer];
+        if (ha_alive(core, peer) && copy->there &&
+            (copy->end > ha_own(core, stream)->end || (copy->flags & HA_ENTRY_TAKING)))
+            return true;
+    }
+    return false;
+}
+
 bool ha_suspect(struct ha_core *core, struct ha_stream *stream, uint32_t index)
 {
     struct ha_lane *lane = &stream->lanes[index];
@@ -165,10 +185,8 @@ bool ha_suspect(struct ha_core *core, struct ha_stream *stream, uint32_t index)
         lane->suspect_since_ns = core->now_ns;
     // The member behind the owner is first; the owner itself, come back to a stream that it had let go, is last.
     unsigned distance = (unsigned)(options->self + options->members - stream->id.member - 1) % options->members;
-    // Whoever knows of a longer copy in reach lets it go first: one takeover instead of two.
-    HA_EACH_PEER(core, peer)
-    if (ha_alive(core, peer) && stream->copies[peer].there && stream->copies[peer].end > ha_own(core, stream)->end)
-        distance = distance % options->members + options->members;
+    if (others_first(core, stream))
+        distance += options->members;
     return core->now_ns - lane->suspect_since_ns >= distance * options->turn_ns;
 }
 

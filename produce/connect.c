@@ -66,6 +66,8 @@ static enum step init_transactions(struct lane *lane)
     }
 }
 
+// It connects while the consumer looks around; librdkafka asks for a producer id again only after half a second when
+// there was no connection the first time.
 static enum step make_producer(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -78,10 +80,16 @@ static enum step make_producer(struct lane *lane)
         return again(lane, "producer", err.text);
     session->events = rd_kafka_queue_get_main(session->rk);
     session->progress_topic = rd_kafka_topic_new(session->rk, PROGRESS_TOPIC, NULL);
+    return STEP_GO;
+}
+
+static enum step init_producer(struct lane *lane)
+{
+    struct session *session = &lane->session;
     pthread_mutex_lock(&lane->mutex);
     lane->status.producers++;
     pthread_mutex_unlock(&lane->mutex);
-    enum step step = transactional ? init_transactions(lane) : STEP_GO;
+    enum step step = lane->produce->options.transactional ? init_transactions(lane) : STEP_GO;
     if (step != STEP_GO)
         return step;
     const struct rd_kafka_metadata *metadata;
@@ -255,8 +263,10 @@ enum step session_open(struct lane *lane, const struct spool_stream_info *info)
     // Driven: whoever claimed before has just been fenced, and that on purpose.
     if (lane->driven)
         lane->claimed = 0;
-    enum step step = look_around(lane);
-    return step == STEP_GO ? make_producer(lane) : step;
+    enum step step = make_producer(lane);
+    if (step == STEP_GO)
+        step = look_around(lane);
+    return step == STEP_GO ? init_producer(lane) : step;
 }
 
 enum step session_claim(struct lane *lane, uint64_t claim)

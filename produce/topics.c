@@ -257,7 +257,10 @@ static enum step warm_producer(struct lane *lane, struct route *route)
 enum step route_make_ready(struct lane *lane, struct route *route)
 {
     struct topic_view view = {.min_insync_replicas = -1};
-    describe(lane->tail.rk, &view, route->topic->name);
+    // Asked by the producer: on the consumer's connections each question waits for the fetch that is under way, half a
+    // second when there is nothing to fetch.
+    rd_kafka_t *rk = lane->session.rk;
+    describe(rk, &view, route->topic->name);
     if (view.transport) {
         snprintf(lane->trouble, sizeof(lane->trouble), "metadata of %s: %s", route->topic->name,
                  rd_kafka_err2str(view.transport));
@@ -270,7 +273,7 @@ enum step route_make_ready(struct lane *lane, struct route *route)
     }
     int64_t now = sl_monotonic_ns();
     if (!view.code && view.has_controller && (route->checked_ns == 0 || now - route->checked_ns > configs_fresh_ns)) {
-        describe_configs(lane->tail.rk, &view, route->topic->name);
+        describe_configs(rk, &view, route->topic->name);
         route->message_bytes_max = view.message_bytes_max;
         route->checked_ns = now;
     } else {

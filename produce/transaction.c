@@ -226,7 +226,10 @@ static bool must_finish(const struct lane *lane)
     const struct session *session = &lane->session;
     if (!transaction->open)
         return false;
-    bool more = session->stage_count > 0 || (session->cursor != NULL && !session->ended);
+    // Of a range that was ordered all is there already: in as few transactions as it takes, for after each of them the
+    // coordinator lets the next one wait until its markers are written.
+    bool ordered = session->last != UINT64_MAX && session->staged_through < session->last;
+    bool more = session->stage_count > 0 || ((session->cursor != NULL || ordered) && !session->ended);
     if (transaction->cut || transaction->records >= TRANSACTION_RECORDS_MAX ||
         (more && session->stage_count && session->stage[session->stage_first].seq > transaction->limit))
         return true;

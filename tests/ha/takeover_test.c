@@ -55,6 +55,79 @@ static void the_longer_copy_goes_first(void **state)
     hand_free(hand);
 }
 
+static void who_is_about_to_claim_goes_first(void **state)
+{
+    (void)state;
+    struct ha_id dead = hand_stream(1, 1);
+    struct hand *hand = beside_a_dead_node(0, 9); // its turn comes 2 s after the other one's
+    struct ha_message *heartbeat = hand_heartbeat(hand, 2);
+    hand_entry(heartbeat, dead, 1, 9, HA_ENTRY_TAKING);
+    hand_hear(hand, heartbeat);
+    hand_pass(hand, 10 * HAND_S, both_but_1);
+    assert_null(hand_find(hand, HA_INIT, dead));
+    hand_pass(hand, 4 * HAND_S, both_but_1); // but not for ever
+    assert_non_null(hand_find(hand, HA_INIT, dead));
+    hand_free(hand);
+}
+
+static bool says(struct hand *hand, struct ha_id stream, uint8_t flag)
+{
+    static struct ha_message heartbeat;
+    ha_heartbeat(&hand->core, hand->now_ns, &heartbeat);
+    for (uint32_t i = 0; i < heartbeat.entry_count; i++)
+        if (ha_same(heartbeat.entries[i].stream, stream))
+            return heartbeat.entries[i].flags & flag;
+    return false;
+}
+
+static void the_way_to_a_claim_is_told_at_once(void **state)
+{
+    (void)state;
+    struct ha_id dead = hand_stream(1, 1);
+    struct hand *hand = beside_a_dead_node(2, 9);
+    while (hand_find(hand, HA_INIT, dead) == NULL) {
+        assert_false(says(hand, dead, HA_ENTRY_TAKING));
+        hand_forget(hand);
+        hand_pass(hand, HAND_S / 4, both_but_1);
+    }
+    const struct ha_action *init = hand_find(hand, HA_INIT, dead);
+    assert_true(init + 2 < hand->actions + hand->count);
+    assert_true(init[1].kind == HA_SAY_ALL && init[2].kind == HA_SAY_ALL && init[1].peer != init[2].peer);
+    assert_true(says(hand, dead, HA_ENTRY_TAKING));
+    hand_ok(hand, HA_INIT, dead, 7, (struct ha_progress){0}, 0);
+    assert_true(says(hand, dead, HA_ENTRY_TAKING));
+    hand_fail(hand, HA_READ, dead, 7, HA_FAILED);
+    hand_fail(hand, HA_INIT, dead, 8, HA_FAILED);
+    assert_false(says(hand, dead, HA_ENTRY_TAKING | HA_ENTRY_DRAINING));
+    hand_free(hand);
+}
+
+// The others wait for this node's word that it hears nothing either: it is said when it is true, between heartbeats.
+static void a_silence_is_told_at_once(void **state)
+{
+    (void)state;
+    struct hand *hand = hand_new(0);
+    hand_hear(hand, hand_heartbeat(hand, 2));
+    int64_t heard_ns = hand->core.members[1].heard_ns, limit_ns = heard_ns + hand->core.options.takeover_after_ns;
+    hand->now_ns = limit_ns - HAND_S / 100;
+    hand->core.members[2].heard_ns = hand->now_ns;
+    hand->core.now_ns = hand->now_ns - 1; // no process that was stopped
+    ha_tick(&hand->core, hand->now_ns);
+    hand_take(hand);
+    hand_forget(hand);
+    ha_tick(&hand->core, limit_ns);
+    hand_take(hand);
+    assert_int_equal(hand_number(hand, HA_SAY_ALL, (struct ha_id){0}), 0);
+    ha_tick(&hand->core, limit_ns + 1);
+    hand_take(hand);
+    assert_true(hand_number(hand, HA_SAY_ALL, (struct ha_id){0}) >= 1);
+    hand_forget(hand);
+    ha_tick(&hand->core, limit_ns + 2); // once
+    hand_take(hand);
+    assert_int_equal(hand_number(hand, HA_SAY_ALL, (struct ha_id){0}), 0);
+    hand_free(hand);
+}
+
 static void a_heartbeat_or_progress_is_a_sign_of_life(void **state)
 {
     (void)state;
@@ -414,6 +487,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silence_then_a_turn),
         cmocka_unit_test(the_longer_copy_goes_first),
+        cmocka_unit_test(who_is_about_to_claim_goes_first),
+        cmocka_unit_test(the_way_to_a_claim_is_told_at_once),
+        cmocka_unit_test(a_silence_is_told_at_once),
         cmocka_unit_test(a_heartbeat_or_progress_is_a_sign_of_life),
         cmocka_unit_test(the_other_peer_must_agree),
         cmocka_unit_test(what_a_living_owner_let_go_is_taken),

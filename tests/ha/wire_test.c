@@ -124,7 +124,7 @@ static struct wire_message *a_heartbeat(uint32_t entries)
         entry->stream = stream_of((uint8_t)(i % 3), UINT64_C(999999999999999999) - i);
         entry->base = i + 1;
         entry->end = 1000 + i;
-        entry->flags = (uint8_t)(i % 16);
+        entry->flags = (uint8_t)(i % 32);
         entry->head.lane_count = i % (HA_LANES_MAX + 1);
         for (uint32_t lane = 0; lane < entry->head.lane_count; lane++)
             entry->head.lane_ids[lane] = 77 * i + lane;

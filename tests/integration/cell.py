@@ -12,7 +12,7 @@ from tests.integration.cell_stand import CellStand  # noqa: E402
 
 SCENARIOS = {**cell_ids.SCENARIOS, **cell_deaths.SCENARIOS, **cell_links.SCENARIOS}
 # Need a build with the option `failpoints`: only when they are named.
-TAKERS = {"taker_dies": cell_deaths.taker_dies}
+TAKERS = {"taker_dies": cell_deaths.taker_dies, **cell_deaths.TAKERS}
 
 if __name__ == "__main__":
     sys.exit(stand.main({**SCENARIOS, **TAKERS}, __doc__, CellStand, SCENARIOS))

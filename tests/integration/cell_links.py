@@ -147,8 +147,16 @@ def peers_gone(stand):
         cell.wait_load(1000)
         for node in cell.nodes[1:]:
             node.kill()
+        died, refused = time.monotonic(), []
         until(lambda: last.metric("sluice_peer_up") == 0, "it does not notice", 30)
-        until(lambda: client.post("payments", client.make())[0] == 200, "no answer although Kafka commits", 90)
+
+        def answered():
+            began = time.monotonic()
+            status = client.post("payments", client.make())[0]
+            refused.append((status, round(began - died, 1), round(time.monotonic() - began, 1)))
+            return status == 200
+        until(answered, "no answer although Kafka commits", 90)
+        note(f"alone: (status, s after the deaths, s until it came) {refused}")
         cell.wait_load(100)
         with frozen(stand.kafka):
             frozen_ns = time.monotonic_ns()

@@ -69,7 +69,7 @@ def inputs():
         "heartbeat_too_full": heartbeat([entry("gw-a1.3-00c0ffee")] * 65),
         "heartbeat_two_members": heartbeat([], members=2),
         "heartbeat_kafka_2": heartbeat([], kafka=2),
-        "heartbeat_flags": heartbeat([entry("gw-a1.3-00c0ffee", 16)]),
+        "heartbeat_flags": heartbeat([entry("gw-a1.3-00c0ffee", 32)]),
         "heartbeat_lanes": heartbeat([entry("gw-a1.3-00c0ffee", lanes=17)]),
         "heartbeat_end": heartbeat([entry("gw-a1.3-00c0ffee", end=2**64 - 1)]),
         "heartbeat_stranger": heartbeat([entry("gw-x1.3-00c0ffee")]),
