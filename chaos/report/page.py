@@ -10,10 +10,12 @@ from chaos.report import plots
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #666; --card: #8881; --good: #18794e; --bad: #b3261e;
-  --skip: #6b6b6b; --a: #0b62a4; --b: #c75100; --c: #7a4bb5; --fault: #d9a40033; --edge: #a67c00;
+  --skip: #6b6b6b; --a: #0b62a4; --b: #c75100; --c: #7a4bb5;
+  --fault: #d9a40040; --healing: #d9a4001a; --edge: #a67c00;
   --ready: #bfe3d0; --between: #f3dfa5; --silent: #b9bcc4; --failed: #f0b4ad; --ink: #1b1b1b; }
 @media (prefers-color-scheme: dark) { :root { --muted: #a0a0a0; --good: #3fb27f; --bad: #ff7b6e; --skip: #9a9a9a;
-  --a: #6cb6ff; --b: #ff9d52; --c: #c8a2ff; --fault: #ffcf4026; --edge: #d9b44a; --ready: #1d5a3d; --between: #6b5517;
+  --a: #6cb6ff; --b: #ff9d52; --c: #c8a2ff; --fault: #ffcf4030; --healing: #ffcf4014; --edge: #d9b44a;
+  --ready: #1d5a3d; --between: #6b5517;
   --silent: #4d515c; --failed: #7c2b24; --ink: #eee; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 0 auto; padding: 24px 16px 48px; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 28px 0 6px; }
@@ -35,7 +37,8 @@ svg { display: block; width: 100%; height: auto; } .legend { margin: 2px 0 4px; 
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .line.a { stroke: var(--a); } .line.b { stroke: var(--b); stroke-dasharray: 7 3; }
 .line.c { stroke: var(--c); stroke-dasharray: 2 3; } .dot.a { fill: var(--a); } .dot.b { fill: var(--b); }
-.dot.c { fill: var(--c); } .fault { fill: var(--fault); } .faultname { font-size: 11px; fill: var(--edge); }
+.dot.c { fill: var(--c); }
+.fault { fill: var(--fault); } .healing { fill: var(--healing); } .faultname { font-size: 11px; fill: var(--edge); }
 .faultedge { stroke: var(--edge); stroke-dasharray: 4 3; } .statename { font-size: 11px; fill: var(--ink); }
 .state.ready { fill: var(--ready); } .state.between { fill: var(--between); } .state.silent { fill: var(--silent); }
 .state.failed { fill: var(--failed); }
@@ -80,7 +83,7 @@ def _cards(verdict):
     cards = [("acknowledged", number(figures("acked"))), ("lost", number(figures("lost"))),
              ("doubled", number(figures("doubled"))), ("reordered", number(figures("reordered"))),
              ("availability", percent(figures("availability"))), ("p99", number(figures("p99_ms"), " ms")),
-             ("longest gap (RTO)", number(figures("rto_s"), " s")), ("drained after", number(figures("drain_s"), " s")),
+             ("RTO", number(figures("rto_s"), " s")), ("drained after", number(figures("drain_s"), " s")),
              ("asked rate", number(rate, " /s"))]
     return '<div class="cards">' + "".join(f'<div class="card">{name}<b>{value}</b></div>'
                                            for name, value in cards) + "</div>"
@@ -118,7 +121,7 @@ def _plot(title, named, end_s, fault, log=False):
 
 
 def _plots(verdict):
-    series, fault, end_s = verdict["series"], verdict["fault_s"], _end_s(verdict)
+    series, fault, end_s = verdict["series"], _fault(verdict), _end_s(verdict)
     if not series:
         return []
     rows = series.get("seconds", [])
@@ -126,7 +129,8 @@ def _plots(verdict):
     def column(name):
         return [(row["t"], row.get(name)) for row in rows if row.get(name) is not None]
 
-    out = _plot(f"Answered a second, as {series.get('seconds_of', 'the gateways')} saw it",
+    of = series.get("seconds_of", "the gateways")
+    out = _plot(f"{'Requests' if of == 'the load client' else 'Events'} a second, as {of} saw it",
                 [("acknowledged", "a", column("ok")), ("acknowledged when sent again", "c", column("retried")),
                  ("failed or not answered", "b", column("failed"))], end_s, fault)
     out += _plot("Time to the answer in ms, logarithmic", [("p99", "b", column("p99_ms")),
@@ -141,6 +145,14 @@ def _plots(verdict):
     if states:
         out += ["<h2>State of each node</h2>", plots.strips(states, end_s, fault, "state of each node over time")]
     return out
+
+
+def _fault(verdict):
+    """The fault's window, parted where the last heal began."""
+    heals = [step["start_s"] for step in verdict["steps"]
+             if step["part"] == "method" and step["name"].lower().startswith("heal")]
+    begin_end = verdict["fault_s"]
+    return [begin_end[0], heals[-1], begin_end[1]] if heals and begin_end else begin_end
 
 
 def _end_s(verdict):

@@ -66,12 +66,16 @@ class Axes:
 
 
 def _shade(axes, fault, height):
-    if not fault:
-        return ""
-    begin, end = axes.x(fault[0]), axes.x(fault[1])
-    label = _text((begin + end) / 2, TOP + 12, "fault", "faultname") if end - begin > 40 else ""
-    return (f'<rect x="{begin:.1f}" y="{TOP}" width="{max(end - begin, 1):.1f}" height="{height}" class="fault">'
-            f'<title>fault: {fault[0]:.1f} s to {fault[1]:.1f} s</title></rect>{label}')
+    """`fault`: [from, to], or [from, when it began to heal, to]."""
+    out = []
+    for name, start, stop in zip(("fault", "healing"), fault, fault[1:]):
+        begin, end = axes.x(start), axes.x(stop)
+        width = max(end - begin, 1)
+        out.append(f'<rect x="{begin:.1f}" y="{TOP}" width="{width:.1f}" height="{height}" class="{name}">'
+                   f"<title>{name}: {start:.1f} s to {stop:.1f} s</title></rect>")
+        if end - begin > 45:
+            out.append(_text((begin + end) / 2, TOP + 12, name, "faultname"))
+    return "".join(out)
 
 
 def _times(axes, bottom):
