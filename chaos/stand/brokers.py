@@ -56,6 +56,7 @@ def properties(zone, zones, log_dir):
         "transaction.state.log.replication.factor": 3,
         "transaction.state.log.min.isr": 2,
         "transaction.state.log.num.partitions": 8,
+        "replica.lag.time.max.ms": 10000,  # a third of Kafka's own, so that drills see the in-sync set shrink
         "group.initial.rebalance.delay.ms": 0,
         # Small: three of these share one machine with all the rest.
         "num.network.threads": 2, "num.io.threads": 4, "background.threads": 2, "num.replica.fetchers": 1,
@@ -93,6 +94,7 @@ def format_disk(places, zone):
         key = line.partition("=")[0]
         lines.append(f"{key}={own[key]}" if key in own else line)
     (log_dir / "meta.properties").write_text("\n".join(lines) + "\n")
+    run("sync", "--file-system", log_dir)  # a power cut right after `up` would take it along, and the broker with it
 
 
 def start(places, root, zone):

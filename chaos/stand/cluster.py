@@ -41,6 +41,17 @@ class Disk:
         disks.make(self.image, disks.SIZE_BYTES[self.kind])
         disks.mount(self.image, self.mount)
 
+    def attach(self):
+        disks.mount(self.image, self.mount)
+
+    def unmount(self):
+        """Waits until nothing uses it any more."""
+        disks.unmount(self.mount)
+
+    def cut_power(self):
+        """Every call on it fails from now on, and what was not synced is lost; unmount(), attach() bring it back."""
+        disks.cut_power(self.mount)
+
 
 class Gateway:
     def __init__(self, places, zone, address):
@@ -188,7 +199,7 @@ class Cluster:
         return short
 
     def wait_in_sync(self, timeout_s=90):
-        """Until every replica of every partition is in sync."""
+        """Until every replica of every partition is in sync; StandError at once when a broker does not run."""
         end = time.monotonic() + timeout_s
         while True:
             try:
@@ -197,6 +208,9 @@ class Cluster:
                 lacking = str(error)
             if not lacking:
                 return
+            for zone in self.zones:
+                if not zone.broker.pid:
+                    raise StandError(f"the broker in {zone.name} does not run: {brokers.log_tail(self.places, zone)}")
             if time.monotonic() > end:
                 raise StandError(f"replicas out of sync after {timeout_s} s: {lacking}")
             time.sleep(0.2)

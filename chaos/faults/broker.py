@@ -1,0 +1,132 @@
+"""Brokers: killed, frozen, all of them, the active controller, fewer in sync than Kafka needs to take anything."""
+
+import signal
+
+from chaos.faults import partition, quorum
+from chaos.faults.base import FaultNotApplied, cluster, need, proven, reachable
+from chaos.stand import brokers, processes
+from tests.kafka.wire import WireError
+
+
+def needs():
+    return ["netns"]
+
+
+def _running(zone):
+    pid = zone.broker.pid
+    if not pid:
+        raise FaultNotApplied(f"the broker in {zone.name} is dead already")
+    return pid
+
+
+def kill(zone):
+    """SIGKILL."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = _running(zone)
+    processes.kill(pid)
+    why = reachable(zone.address, brokers.CLIENT_PORT, zone.netns)
+    if not why:
+        raise FaultNotApplied(f"something still listens in {zone.name}")
+    ours.injected.put(f"broker {zone.name}", zone.name, "broker killed")
+    return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
+
+
+def start(zone, wait_s=0):
+    """Starts a dead broker, thaws a frozen one. `wait_s`: waits so long until all replicas are in sync."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = zone.broker.pid
+    if pid:
+        processes.send(pid, signal.SIGCONT)
+        proven(lambda: not processes.stopped(pid), f"the broker in {zone.name} is frozen still", 5)
+    else:
+        ours.start_broker(zone)
+    ours.injected.drop(f"broker {zone.name}")
+    if wait_s:
+        ours.wait_in_sync(wait_s)
+    return {"proof": f"process {zone.broker.pid} runs", "zone": zone.name}
+
+
+def freeze(zone):
+    """SIGSTOP: it keeps its connections and says nothing."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = _running(zone)
+    processes.send(pid, signal.SIGSTOP)
+    proven(lambda: processes.stopped(pid), f"the broker in {zone.name} is not frozen", 5)
+    try:
+        ours.metadata([zone], [], timeout_s=1)
+        raise FaultNotApplied(f"the broker in {zone.name} still answers")
+    except WireError as error:
+        why = str(error)
+    ours.injected.put(f"broker {zone.name}", zone.name, "broker frozen")
+    return {"proof": f"process {pid} is stopped; asked: {why}", "zone": zone.name}
+
+
+def kill_all():
+    """No Kafka at all."""
+    found = [kill(zone.name)["proof"] for zone in cluster().zones if zone.broker.pid]
+    return {"proof": "; ".join(found)}
+
+
+def freeze_all():
+    found = [freeze(zone.name)["proof"] for zone in cluster().zones if zone.broker.pid]
+    return {"proof": "; ".join(found)}
+
+
+def start_all(wait_s=0):
+    """Starts or thaws all that are not running."""
+    ours = cluster()
+    found = [start(zone.name)["proof"] for zone in ours.zones
+             if not zone.broker.pid or processes.stopped(zone.broker.pid)]
+    if wait_s:
+        ours.wait_in_sync(wait_s)
+    return {"proof": "; ".join(found) or "all run"}
+
+
+def kill_controller():
+    """SIGKILL to the broker that is the active controller; another must be elected."""
+    ours = cluster()
+    old = quorum.leader(ours)
+    zone = next(each for each in ours.zones if each.broker.id == old)
+    killed = kill(zone.name)
+    new = proven(lambda: _other_leader(ours, zone), "no other controller is elected", 30, 0.1)
+    return {"proof": f"{killed['proof']}; the controller was {old} and is {new}", "zone": zone.name}
+
+
+def _other_leader(ours, zone):
+    try:
+        found = quorum.leader(ours, ours.others(zone))
+    except (WireError, OSError):
+        return None
+    return found if found > 0 and found != zone.broker.id else None
+
+
+def breach_min_isr(keep="az-a", wait_s=60):
+    """The brokers of two zones lose each other and `keep`, on Kafka's own port only, while the controllers still meet:
+    the leaders drop them from the in-sync set until that is smaller than min.insync.replicas, and nothing can be
+    produced."""
+    ours = cluster()
+    need(ours, *partition.needs())
+    for zone in ours.others(ours.zone(keep)):
+        partition.cut(zone.name, traffic="brokers")
+
+    def short():
+        try:
+            topic = ours.metadata([ours.zone(keep)], [ours.topic])["topics"][ours.topic]
+        except WireError:
+            return None
+        found = [each["partition"] for each in topic["partitions"] if len(each["isr"]) < 2]
+        return found if found else None
+    found = proven(short, f"{ours.topic} still has two in sync everywhere", wait_s, 0.2)
+    return {"proof": f"{ours.topic} has fewer than two in sync in partitions {found}"}
+
+
+def heal_min_isr(keep="az-a", wait_s=0):
+    ours = cluster()
+    for zone in ours.others(ours.zone(keep)):
+        partition.heal(zone.name)
+    if wait_s:
+        ours.wait_in_sync(wait_s)
+    return {"proof": "no rule is left"}

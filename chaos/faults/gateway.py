@@ -1,0 +1,86 @@
+"""Gateways: killed, frozen, restarted one after the other as an upgrade does."""
+
+import signal
+import time
+
+from chaos.faults.base import FaultNotApplied, cluster, proven, reachable
+from chaos.stand import processes
+from chaos.stand.gateways import PEER_PORT
+
+
+def needs():
+    return ["netns"]
+
+
+def _running(zone):
+    pid = zone.gateway.pid
+    if not pid:
+        raise FaultNotApplied(f"the gateway in {zone.name} is dead already")
+    return pid
+
+
+def kill(zone):
+    """SIGKILL."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = _running(zone)
+    processes.kill(pid)
+    why = reachable(zone.address, PEER_PORT, zone.netns)
+    if not why:
+        raise FaultNotApplied(f"something still listens in {zone.name}")
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway killed")
+    return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
+
+
+def freeze(zone):
+    """SIGSTOP: it keeps its connections and says nothing."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = _running(zone)
+    processes.send(pid, signal.SIGSTOP)
+    proven(lambda: processes.stopped(pid), f"the gateway in {zone.name} is not frozen", 5)
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway frozen")
+    return {"proof": f"process {pid} is stopped", "zone": zone.name}
+
+
+def start(zone, wait_s=0):
+    """Starts a dead gateway, thaws a frozen one. `wait_s`: waits so long until it is ready."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = zone.gateway.pid
+    if pid:
+        processes.send(pid, signal.SIGCONT)
+        proven(lambda: not processes.stopped(pid), f"the gateway in {zone.name} is frozen still", 5)
+    else:
+        ours.start_gateway(zone)
+    ours.injected.drop(f"gateway {zone.name}")
+    if wait_s:
+        ours.wait_ready([zone], wait_s)
+    return {"proof": f"process {zone.gateway.pid} runs", "zone": zone.name}
+
+
+def stop(zone, timeout_s=60):
+    """SIGTERM, and waits for the end of the drain."""
+    ours = cluster()
+    zone = ours.zone(zone)
+    pid = _running(zone)
+    began = time.monotonic()
+    processes.send(pid, signal.SIGTERM)
+    processes.wait_gone(pid, timeout_s)
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway stopped")
+    return {"proof": f"process {pid} ended by itself after {time.monotonic() - began:.1f} s", "zone": zone.name}
+
+
+def rolling_restart(timeout_s=90):
+    """One after the other, the next when the one before is ready and has both peers. Nothing is left to heal."""
+    ours = cluster()
+    found = []
+    for zone in ours.zones:
+        old = _running(zone)
+        ended = stop(zone.name, timeout_s)["proof"]
+        start(zone.name, timeout_s)
+        proven(lambda zone=zone: ours.peers_up(zone) == 2, f"{zone.gateway.name} does not find its peers", timeout_s)
+        if zone.gateway.pid == old:
+            raise FaultNotApplied(f"{zone.gateway.name} was not restarted")
+        found.append(f"{zone.gateway.name}: {ended}, then {zone.gateway.pid}")
+    return {"proof": "; ".join(found)}
