@@ -114,6 +114,16 @@ class RunnerTest(unittest.TestCase):
         self.assertLessEqual(float(figures[6]) / 100, found["figures"]["availability"])
         self.expect_whole_page((self.reports / "kill.html").read_text())
 
+    def test_live_progress(self):
+        shown = io.StringIO()
+        with contextlib.redirect_stderr(shown):
+            run_all([self.drill()], self.stand, self.reports, io.StringIO(), live=True)
+        lines = shown.getvalue().split("\r")
+        for words in ("method: kill", "pending 0", "/s · p99", " sent ", "judging"):
+            self.assertIn(words, shown.getvalue())
+        self.assertLessEqual(max(map(len, lines)), 160)
+        self.assertEqual(("", ""), (lines[-1], lines[-2].strip()), "nothing is left on the line")
+
     def test_the_steady_state_is_not_met(self):
         self.experiment["steady-state-hypothesis"]["probes"][0]["tolerance"] = False
         found = self.expect_red("the steady state was not met before: accepts: True")
