@@ -75,8 +75,9 @@ struct config {
     struct {
         struct http_listener *ingest;
         size_t ingest_count;
-        const char *admin; // "host:port" or unix:, NULL = no admin endpoint
-        uint32_t threads;  // event loops for ingest; default: half the processors, at least 1
+        const char *admin;                 // "host:port" or unix:, NULL = no admin endpoint
+        enum proxy_version proxy_protocol; // of the TCP addresses of `ingest`; default off
+        uint32_t threads;                  // event loops for ingest; default: half the processors, at least 1
     } listen;
     struct http_tls tls;
     struct {

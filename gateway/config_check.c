@@ -34,10 +34,15 @@ static void check_tls(const struct check *check)
                     "tls is not used: no address of listen.ingest says tls");
 }
 
+static bool is_unix(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0;
+}
+
 bool config_same_address(const char *a, const char *b)
 {
     size_t length = strlen(a);
-    bool any_port = length >= 2 && strcmp(a + length - 2, ":0") == 0 && strncmp(a, "unix:", 5) != 0;
+    bool any_port = length >= 2 && strcmp(a + length - 2, ":0") == 0 && !is_unix(a);
     return strcmp(a, b) == 0 && !any_port;
 }
 
@@ -54,6 +59,17 @@ static void check_addresses(const struct check *check)
             config_error(check->load, check->lines->file, config_line_of(check->lines, "listen.admin", "listen.ingest"),
                          "listen.admin and listen.ingest both name %s", ingest[i].address);
     }
+}
+
+static void check_proxy_protocol(const struct check *check)
+{
+    const struct config *config = check->config;
+    size_t unix_sockets = 0;
+    for (size_t i = 0; i < config->listen.ingest_count; i++)
+        unix_sockets += is_unix(config->listen.ingest[i].address);
+    if (config->listen.proxy_protocol != PROXY_OFF && unix_sockets == config->listen.ingest_count)
+        config_warn(check->load, check->lines->file, config_line_of(check->lines, "listen.proxy_protocol", NULL),
+                    "listen.proxy_protocol is not used: listen.ingest names unix sockets only, which take no header");
 }
 
 struct bound {
@@ -143,6 +159,7 @@ void config_check(struct config_load *load, const struct config_lines *lines)
     struct check check = {load, lines, &load->owner->config};
     check_tls(&check);
     check_addresses(&check);
+    check_proxy_protocol(&check);
     check_budgets(&check);
     check_event_size(&check);
     check_dedupe(&check);

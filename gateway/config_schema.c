@@ -17,7 +17,8 @@
 static const struct config_word ack_words[] = {
     {"disk", ACK_DISK, false}, {"kafka", ACK_KAFKA, false}, {"az2", ACK_AZ2, false}, {0}};
 static const struct config_word mode_words[] = {{"transactional", true, false}, {"idempotent", false, false}, {0}};
-static const struct config_word proxy_words[] = {{"off", 0, false}, {"v1", 1, true}, {"v2", 2, true}, {0}};
+static const struct config_word proxy_words[] = {
+    {"off", PROXY_OFF, false}, {"v1", PROXY_V1, false}, {"v2", PROXY_V2, false}, {0}};
 static const struct config_word format_words[] = {{"json", true, false}, {"text", false, false}, {0}};
 static const struct config_word level_words[] = {
     {"debug", SL_DEBUG, false}, {"info", SL_INFO, false}, {"warn", SL_WARN, false}, {"error", SL_ERROR, false}, {0}};
@@ -47,7 +48,8 @@ static const struct config_key main_keys[] = {
 
     {.path = "listen.ingest", .kind = CONFIG_KIND_LISTENERS, IN(listen.ingest), .fallback = "127.0.0.1:8080"},
     {.path = "listen.admin", .kind = CONFIG_KIND_ADMIN, IN(listen.admin), .fallback = "127.0.0.1:9464"},
-    {.path = "listen.proxy_protocol", .kind = CONFIG_KIND_WORD, .words = proxy_words, .fallback = "off"},
+    {.path = "listen.proxy_protocol", .kind = CONFIG_KIND_WORD, IN(listen.proxy_protocol), .words = proxy_words,
+     .fallback = "off"},
     {.path = "listen.threads", .kind = CONFIG_KIND_COUNT, IN(listen.threads), .least = 1, .most = 64,
      .computed = "half the processors, at least 1"},
 

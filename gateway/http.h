@@ -15,6 +15,7 @@
 
 #include "base/cursor.h"
 #include "base/error.h"
+#include "gateway/proxy_protocol.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,13 +33,14 @@ struct http_limits {
     uint32_t header_block_bytes;          // default 16 KiB; over it: 431, or the connection is closed
     uint32_t header_count;                // default 128
     uint32_t connections;                 // in all. Default 10,000
-    uint32_t connections_address;         // of one peer address (IPv6: /64); unix sockets are exempt. Default 1,000
+    uint32_t connections_address;         // of one peer address (IPv6: /64), or of the one that a PROXY header names;
+                                          // unix sockets are exempt. Default 1,000
     uint32_t resets_minute;         // resets (by either side) a connection a minute, then it is closed. Default 200
     uint32_t control_frames_minute; // PING, SETTINGS, PRIORITY, unknown and empty frames; the same. Default 60,000
     int64_t request_timeout_ns;     // first byte of a request to its last. Default 30 s
     int64_t response_timeout_ns;    // an answer waiting to be read by the client. Default 30 s
     int64_t idle_timeout_ns;        // a connection without a request. Default 75 s
-    int64_t handshake_timeout_ns;   // TLS. Default 10 s
+    int64_t handshake_timeout_ns;   // TLS; and, before it, a PROXY header. Default 10 s
     int64_t connection_age_ns;      // then GOAWAY / Connection: close; 0 = no limit. Default 0
 };
 struct http_limits http_limits_default(void);
@@ -58,6 +60,9 @@ struct http_options {
     const char *name; // of the threads and in logs: "ingest", "admin"
     const struct http_listener *listeners;
     size_t listener_count;
+    // Every connection of a TCP listener begins with this header, or is refused. Unix sockets take none: who connects
+    // to them is on this machine and has no address.
+    enum proxy_version proxy_protocol;
     struct http_tls tls;
     uint32_t loop_count; // 1..64
     struct http_limits limits;
@@ -77,6 +82,8 @@ bool http_server_start(struct http_server **out, const struct http_options *opti
 
 // The port a listener got (for port 0), 0 for a unix socket. Any thread.
 uint16_t http_server_port(const struct http_server *server, size_t listener);
+// What connections of a listener begin with. Any thread.
+enum proxy_version http_server_proxy_protocol(const struct http_server *server, size_t listener);
 uint32_t http_server_loop_count(const struct http_server *server);
 struct http_loop *http_server_loop(struct http_server *server, uint32_t index);
 
@@ -92,7 +99,9 @@ void http_server_stop(struct http_server *server);
 
 struct http_counters {
     uint64_t connections_accepted;
-    uint64_t connections_refused;          // over a cap
+    uint64_t connections_refused;          // over limits.connections
+    uint64_t connections_refused_address;  // over limits.connections_address
+    uint64_t connections_refused_proxy;    // without a good PROXY header where one is wanted; not among the accepted
     uint64_t connections_closed_by_armour; // resets, stalls, timeouts, budgets
     uint64_t requests;
     uint64_t refused_headers, refused_smuggling, refused_body; // answered by the engine
@@ -132,8 +141,9 @@ void http_request_drop_body(struct http_request *request);
 // ", " is what HTTP means, but every header asked for here is a single one: the first is given and *repeated set when
 // there are more.
 struct sl_span http_request_header(const struct http_request *request, const char *name, bool *repeated);
-// "127.0.0.1", "::1" or "unix".
+// "127.0.0.1", "::1" or "unix"; behind a balancer with PROXY protocol, of the client that it names.
 void http_request_peer(const struct http_request *request, char *text, size_t size);
+// Whether the socket itself is local. False for what a PROXY header says, which may say anything.
 bool http_request_is_loopback(const struct http_request *request);
 
 // Called when the request ends without an answer having been given (reset, lost connection, armour). After it the

@@ -156,6 +156,7 @@ enum http_phase { HTTP_IDLE, HTTP_HEAD, HTTP_BODY, HTTP_ANSWERING, HTTP_UPGRADIN
 struct http_address { // of a peer, for the cap and for logs
     uint16_t family;  // AF_INET, AF_INET6, AF_UNIX
     uint16_t port;
+    bool claimed;      // by a PROXY header: not the address of the socket's other end
     uint8_t bytes[16]; // IPv4 in the first four
 };
 
@@ -232,7 +233,8 @@ struct http_loop {
     h2o_accept_ctx_t accept_plain, accept_tls;
     int wake_fd;
     h2o_socket_t *wake_socket;
-    struct http_conn *conns; // newest first
+    struct http_conn *conns;             // newest first
+    struct http_proxy_wait *proxy_waits; // newest first
     struct http_linger *lingers;
     uint32_t linger_count;
     struct http_loop_timer {
@@ -265,6 +267,7 @@ struct http_bound { // a listener
     int fd;
     uint16_t port;
     bool tls, is_unix;
+    enum proxy_version proxy;
     char *unix_path;
     uint64_t unix_device, unix_inode; // the socket file that is ours to remove
 };
@@ -284,7 +287,9 @@ struct http_server {
     bool acceptor_runs;
     int acceptor_wake_fd;
     atomic_bool closing; // listeners are to be closed
-    _Atomic uint64_t refused_connections;
+    _Atomic uint64_t refused_connections, refused_address, refused_proxy_header;
+    _Atomic int64_t proxy_logged_ns; // the last refusal for its header that was logged; 0 = none
+    _Atomic uint64_t proxy_not_logged;
     struct http_addresses *addresses;
 };
 
@@ -321,6 +326,15 @@ void http_conn_drain(struct http_conn *conn);
 // After h2o has parsed what came: budgets, partial frames. The pointer may be dead afterwards.
 void http_conn_after_parse(struct http_conn *conn, uint64_t progress_before);
 void http_conn_close_all(struct http_loop *loop);
+
+// ---- http_proxy.c: connections whose PROXY header has not come yet
+
+// Takes over a connected, non-blocking socket, which is counted in loop->connections and against no address, and adopts
+// it when its header is there. Loop thread.
+void http_proxy_wait(struct http_loop *loop, int fd, bool tls, const struct http_address *peer,
+                     enum proxy_version version);
+void http_proxy_sweep(struct http_loop *loop, int64_t now_ns);
+void http_proxy_close_all(struct http_loop *loop);
 
 // ---- http_sweep.c
 

@@ -6,7 +6,8 @@
 //
 // Caps are checked before a loop hears of the connection; one over a cap is closed without a word. Addresses are
 // counted in an open hash table under a mutex, taken once when a connection comes and once when it goes. IPv6 is
-// counted by /64: who has one address has them all.
+// counted by /64: who has one address has them all. Behind a balancer with PROXY protocol the address is known only
+// when the header has come, so the loop looks at its cap then (http_proxy.c).
 #include "gateway/http_internal.h"
 
 #include <arpa/inet.h>
@@ -239,6 +240,7 @@ bool http_listen_bind(struct http_server *server, struct sl_error *err)
         server->bound_count = i + 1;
         const char *address = options->listeners[i].address;
         bool is_unix = strncmp(address, "unix:", 5) == 0;
+        bound->proxy = is_unix ? PROXY_OFF : options->proxy_protocol;
         if (is_unix ? !bind_unix(bound, address + 5, err) : !bind_tcp(bound, address, err))
             return false;
     }
@@ -266,12 +268,16 @@ struct adoption {
     struct http_address peer;
     int fd;
     bool tls, tracked;
+    enum proxy_version proxy;
 };
 
 static void on_adoption(struct http_task *task)
 {
     struct adoption *adoption = H2O_STRUCT_FROM_MEMBER(struct adoption, task, task);
-    http_conn_adopt(adoption->loop, adoption->fd, adoption->tls, &adoption->peer, adoption->tracked);
+    if (adoption->proxy != PROXY_OFF)
+        http_proxy_wait(adoption->loop, adoption->fd, adoption->tls, &adoption->peer, adoption->proxy);
+    else
+        http_conn_adopt(adoption->loop, adoption->fd, adoption->tls, &adoption->peer, adoption->tracked);
     free(adoption);
 }
 
@@ -310,21 +316,27 @@ static void hand_over(struct http_server *server, const struct http_bound *bound
                       const struct sockaddr_storage *name)
 {
     struct http_address peer = address_of(name);
-    bool tracked = peer.family != AF_UNIX;
-    if (http_server_connections(server) >= server->limits.connections ||
-        (tracked && !http_address_take(server, &peer))) {
-        atomic_fetch_add_explicit(&server->refused_connections, 1, memory_order_relaxed);
+    bool tracked = peer.family != AF_UNIX && bound->proxy == PROXY_OFF;
+    bool room = http_server_connections(server) < server->limits.connections;
+    if (!room || (tracked && !http_address_take(server, &peer))) {
+        atomic_fetch_add_explicit(room ? &server->refused_address : &server->refused_connections, 1,
+                                  memory_order_relaxed);
         close(fd);
         return;
     }
     int on = 1;
-    if (tracked)
+    if (peer.family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     struct http_loop *loop = loop_with_fewest(server);
     atomic_fetch_add_explicit(&loop->connections, 1, memory_order_relaxed);
     struct adoption *adoption = h2o_mem_alloc(sizeof(*adoption));
-    *adoption = (struct adoption){
-        .task = {.run = on_adoption}, .loop = loop, .peer = peer, .fd = fd, .tls = bound->tls, .tracked = tracked};
+    *adoption = (struct adoption){.task = {.run = on_adoption},
+                                  .loop = loop,
+                                  .peer = peer,
+                                  .fd = fd,
+                                  .tls = bound->tls,
+                                  .tracked = tracked,
+                                  .proxy = bound->proxy};
     http_loop_post(loop, &adoption->task);
 }
 

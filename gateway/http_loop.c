@@ -164,11 +164,12 @@ void http_loop_finish(struct http_loop *loop)
 {
     int turns = 0;
     run_posted(loop);
+    http_proxy_close_all(loop);
     for (; loop->conns != NULL && turns < FINISH_TURNS_MAX; turns++) {
         http_conn_close_all(loop);
         http_loop_turn(loop, 5);
     }
-    sl_assert(loop->conns == NULL);
+    sl_assert(loop->conns == NULL && loop->proxy_waits == NULL);
     http_linger_sweep(loop, INT64_MAX);
     run_posted(loop);
     http_loop_turn(loop, 0); // h2o frees closed sockets at the beginning of the next turn

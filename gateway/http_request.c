@@ -381,6 +381,8 @@ bool http_request_is_loopback(const struct http_request *request)
     const struct http_address *peer = &request->conn->peer;
     static const uint8_t loopback6[16] = {[15] = 1};
     static const uint8_t mapped[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+    if (peer->claimed)
+        return false;
     switch (peer->family) {
     case AF_UNIX:
         return true;

@@ -134,6 +134,12 @@ uint16_t http_server_port(const struct http_server *server, size_t listener)
     return server->bound[listener].port;
 }
 
+enum proxy_version http_server_proxy_protocol(const struct http_server *server, size_t listener)
+{
+    sl_assert(listener < server->bound_count);
+    return server->bound[listener].proxy;
+}
+
 uint32_t http_server_loop_count(const struct http_server *server)
 {
     return server->loop_count;
@@ -176,8 +182,10 @@ void http_server_stop(struct http_server *server)
 
 void http_server_counters(const struct http_server *server, struct http_counters *out)
 {
-    *out = (struct http_counters){.connections_refused =
-                                      atomic_load_explicit(&server->refused_connections, memory_order_relaxed)};
+    *out = (struct http_counters){
+        .connections_refused = atomic_load_explicit(&server->refused_connections, memory_order_relaxed),
+        .connections_refused_address = atomic_load_explicit(&server->refused_address, memory_order_relaxed),
+        .connections_refused_proxy = atomic_load_explicit(&server->refused_proxy_header, memory_order_relaxed)};
     for (uint32_t i = 0; i < server->loop_count; i++) {
         const struct http_loop_counters *counters = &server->loops[i].counters;
         out->connections_accepted += atomic_load_explicit(&counters->accepted, memory_order_relaxed);

@@ -136,6 +136,7 @@ void http_sweep(struct http_loop *loop)
         next = conn->next;
         sweep_conn(conn, now_ns);
     }
+    http_proxy_sweep(loop, now_ns);
     http_linger_sweep(loop, now_ns);
     loop->budget_next = 0;
     http_budget_enforce(loop);

@@ -227,8 +227,12 @@ static void put_http(FILE *out, struct gateway *gateway)
           (double)counters.body_bytes_unfinished);
     counter(out, "sluice_http_requests_total", "Complete requests.", counters.requests);
     counter(out, "sluice_http_connections_accepted_total", "Connections accepted.", counters.connections_accepted);
-    counter(out, "sluice_http_connections_refused_total", "Connections refused because of a cap.",
-            counters.connections_refused);
+    show_family(out, "sluice_http_connections_refused_total", "counter",
+                "Connections closed before anything of them was read as HTTP, by what they were over or lacked.");
+    const char *refused = "sluice_http_connections_refused_total{reason=\"%s\"} %" PRIu64 "\n";
+    fprintf(out, refused, "connections", counters.connections_refused);
+    fprintf(out, refused, "connections_per_address", counters.connections_refused_address);
+    fprintf(out, refused, "proxy_header", counters.connections_refused_proxy);
     counter(out, "sluice_http_connections_closed_total",
             "Connections closed for resets, stalls, time limits or budgets.", counters.connections_closed_by_armour);
 }

@@ -197,6 +197,7 @@ static bool start_ingest(struct gateway *gateway, const struct config *config, s
         .name = "ingest",
         .listeners = config->listen.ingest,
         .listener_count = config->listen.ingest_count,
+        .proxy_protocol = config->listen.proxy_protocol,
         .tls = config->tls,
         .loop_count = config->listen.threads,
         .limits = config->limits.http,
@@ -238,7 +239,8 @@ static void log_ready(struct gateway *gateway, const struct config *config)
     for (size_t i = 0; i < config->listen.ingest_count; i++)
         sl_logf(SL_INFO, "serve", "listening for events", SL_STR("address", config->listen.ingest[i].address),
                 SL_UINT("port", http_server_port(gateway->ingest_server, i)),
-                SL_BOOL("tls", config->listen.ingest[i].tls));
+                SL_BOOL("tls", config->listen.ingest[i].tls),
+                SL_STR("proxy_protocol", proxy_version_word(http_server_proxy_protocol(gateway->ingest_server, i))));
     if (gateway->link != NULL)
         sl_logf(SL_INFO, "serve", "listening for peers", SL_STR("address", config->ha.listen),
                 SL_UINT("port", cell_port(cell_link_cell(gateway->link))));

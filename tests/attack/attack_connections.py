@@ -1,12 +1,16 @@
-"""Too many connections, and handshakes that do not come."""
+"""Too many connections, handshakes and PROXY headers that do not come."""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 
 from registry import Skip, attack, check, check_honest
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+from tests.lib import proxy_header  # noqa: E402
 
 CAP = 20
 
@@ -43,6 +47,33 @@ def connections_of_one_address(target):
 def connections_in_all(target):
     check_cap(target)
     target.wait_stats(lambda stats: stats["connections"] == 1)
+    check_honest(target)
+
+
+@attack(limits={"connections-address": CAP}, extra=("--proxy-protocol", "v2"), sabotage=("address-cap",))
+def connections_of_one_client_behind_a_balancer(target):
+    target.preface = proxy_header.v2("192.0.2.7")
+    clients, served = open_many(target, CAP + 10)
+    check(served == CAP, f"{served} of {CAP + 10} connections of one client were served; the cap is {CAP}")
+    target.preface = proxy_header.v2("2001:db8::7")
+    check(target.stats()["refused_connections"] == 10, "refusals were not counted")
+    check_honest(target)  # another client of the same balancer
+    target.preface = proxy_header.v2("2001:db8::8")  # the same /64
+    others, served = open_many(target, CAP + 10)
+    check(served == CAP, f"{served} of {CAP + 10} connections of one /64 were served; the cap is {CAP}")
+    for client in clients + others:
+        client.close()
+
+
+@attack(limits={"handshake-timeout": 1}, extra=("--proxy-protocol", "v2"), sabotage_limits={"handshake-timeout": 1000})
+def proxy_header_that_does_not_come(target):
+    header = proxy_header.v2()
+    with target.h1() as silent, target.h1() as partial:
+        partial.send(header[:-1])
+        check(silent.wait_closed(6), "a connection without its header stays open")
+        check(partial.wait_closed(6), "a connection with a part of its header stays open")
+    target.preface = header
+    check(target.stats()["refused_proxy"] == 2, "refusals were not counted")
     check_honest(target)
 
 

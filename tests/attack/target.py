@@ -43,9 +43,9 @@ def cpu_ticks(pid):
 
 
 class Target:
-    """What a test may do to any server. path: answers 200 to a POST of body."""
+    """What a test may do to any server. path: answers 200 to a POST of body. preface: sent first on each connection."""
 
-    path, body = "/echo", b"{}"
+    path, body, preface = "/echo", b"{}", b""
 
     def __init__(self, limits):
         self.limits = {**LIMITS, **limits}
@@ -58,6 +58,7 @@ class Target:
         connected.settimeout(10)
         connected.connect((self.host, self.port))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.sendall(self.preface)
         return connected
 
     def h2(self, **options):

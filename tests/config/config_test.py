@@ -33,7 +33,7 @@ VALUES = {
     "node.cluster": ("0", "a.b"),
     "listen.ingest": ('["127.0.0.1:0", "unix:/run/x"]', '["127.0.0.1"]'),
     "listen.admin": ("off", "9464"),
-    "listen.proxy_protocol": ("off", "v1"),
+    "listen.proxy_protocol": ("v2", "v3"),
     "listen.threads": ("64", "0"),
     "tls.certificate": ("{file}", "/nonexistent/c.pem"),
     "tls.key": ("{file}", "/nonexistent/k.pem"),
@@ -430,7 +430,7 @@ class Reload(Reloading):
         tried = 0
         for row in schema():
             path = row["path"]
-            stored_nowhere = ("listen.proxy_protocol", "ha.listen", "ha.peers", "ha.tls")  # ha: Cell, below
+            stored_nowhere = ("ha.listen", "ha.peers", "ha.tls")  # ha: Cell, below
             if row["which"] != "main" or row["kind"] == "unsupported" or row["reload"] == "reload" or path in stored_nowhere:
                 continue
             value = changed_to.get(path, VALUES[path][0])

@@ -116,6 +116,7 @@ static void print_config(const struct config *config)
         printf("listen.ingest[%zu] = %s%s\n", i, config->listen.ingest[i].address,
                config->listen.ingest[i].tls ? " tls" : "");
     text("listen.admin", config->listen.admin);
+    text("listen.proxy_protocol", proxy_version_word(config->listen.proxy_protocol));
     number("listen.threads", config->listen.threads);
     text("tls.certificate_file", config->tls.certificate_file);
     text("tls.key_file", config->tls.key_file);

@@ -104,13 +104,14 @@ static void stats(struct http_request *request)
     char text[1024];
     int length = snprintf(
         text, sizeof(text),
-        "{\"accepted\":%lu,\"refused_connections\":%lu,\"armour\":%lu,\"requests\":%lu,\"refused_headers\":%lu,"
+        "{\"accepted\":%lu,\"refused_connections\":%lu,\"refused_proxy\":%lu,\"armour\":%lu,\"requests\":%lu,\"refused_"
+        "headers\":%lu,"
         "\"refused_smuggling\":%lu,\"refused_body\":%lu,\"body_bytes\":%lu,\"connections\":%u,\"live\":%u,\"gone\":%lu,"
         "\"late\":%lu,\"refused\":%lu,\"refused_last\":%d,\"turns\":%lu,\"rss_anon_kib\":%lu}\n",
-        c.connections_accepted, c.connections_refused, c.connections_closed_by_armour, c.requests, c.refused_headers,
-        c.refused_smuggling, c.refused_body, c.body_bytes_unfinished, http_server_connections(server),
-        http_server_requests(server), gone_count, late_count, refused_count, refused_last, turns,
-        status_kib("RssAnon"));
+        c.connections_accepted, c.connections_refused + c.connections_refused_address, c.connections_refused_proxy,
+        c.connections_closed_by_armour, c.requests, c.refused_headers, c.refused_smuggling, c.refused_body,
+        c.body_bytes_unfinished, http_server_connections(server), http_server_requests(server), gone_count, late_count,
+        refused_count, refused_last, turns, status_kib("RssAnon"));
     http_respond(request, 200, "application/json", NULL, 0, text, (size_t)length);
 }
 
@@ -336,6 +337,8 @@ static bool parse(int count, char **words, struct http_options *options, struct 
             options->tls.key_file = value;
         } else if (strcmp(name, "log") == 0) { // "debug": also what the armour has against whom
             sl_log_configure(false, strcmp(value, "debug") == 0 ? SL_DEBUG : SL_INFO);
+        } else if (strcmp(name, "proxy-protocol") == 0) { // of every TCP listener
+            options->proxy_protocol = strcmp(value, "v1") == 0 ? PROXY_V1 : PROXY_V2;
         } else if (strcmp(name, "loops") == 0) {
             options->loop_count = (uint32_t)strtoul(value, NULL, 10);
         } else if (!set_limit(&options->limits, name, value)) {
