@@ -118,6 +118,9 @@ static void format_common(const struct history_attempt *attempt, struct sl_write
 
     at = (char *)tail->bytes;
     at = put_number(PUT_LITERAL(at, ",\"n\":"), attempt->event_count);
+    at = put_number(PUT_LITERAL(at, ",\"td\":"), (uint64_t)attempt->due_ns);
+    at = put_number(PUT_LITERAL(at, ",\"cn\":"), attempt->connection);
+    at = put_number(PUT_LITERAL(at, ",\"cs\":"), attempt->connection_serial);
     if (attempt->outcome == HISTORY_OK) {
         if (attempt->stream.length > 0)
             at = PUT_LITERAL(put_span(PUT_LITERAL(at, ",\"sm\":\""), attempt->stream), "\"");
@@ -149,6 +152,8 @@ void history_write(struct history *history, const struct history_attempt *attemp
         at = put_number(PUT_LITERAL(at, ",\"c\":"), events[i].crc32c);
         at = put_text(at, (const char *)head.bytes, head.position);
         at = put_number(at, i);
+        if (events[i].again)
+            at = PUT_LITERAL(at, ",\"x\":1");
         at = put_text(at, (const char *)tail.bytes, tail.position);
         history->used = (size_t)(at - history->buffer);
     }
@@ -160,13 +165,13 @@ bool history_close(struct history *history, const struct history_totals *totals,
     if (history == NULL)
         return true;
     char *at = reserve(history, LINE_MAX_BYTES);
-    int length =
-        snprintf(at, LINE_MAX_BYTES,
-                 "{\"end\":true,\"attempts\":%" PRIu64 ",\"ok\":%" PRIu64 ",\"fail\":%" PRIu64 ",\"unknown\":%" PRIu64
-                 ",\"events\":%" PRIu64 ",\"acked\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"open\":%" PRIu64 "}\n",
-                 history->lines[0] + history->lines[1] + history->lines[2], history->lines[HISTORY_OK],
-                 history->lines[HISTORY_FAIL], history->lines[HISTORY_UNKNOWN], totals->events, totals->acked,
-                 totals->refused, totals->open);
+    int length = snprintf(at, LINE_MAX_BYTES,
+                          "{\"end\":true,\"attempts\":%" PRIu64 ",\"ok\":%" PRIu64 ",\"fail\":%" PRIu64
+                          ",\"unknown\":%" PRIu64 ",\"events\":%" PRIu64 ",\"acked\":%" PRIu64 ",\"refused\":%" PRIu64
+                          ",\"open\":%" PRIu64 ",\"not_sent\":%" PRIu64 "}\n",
+                          history->lines[0] + history->lines[1] + history->lines[2], history->lines[HISTORY_OK],
+                          history->lines[HISTORY_FAIL], history->lines[HISTORY_UNKNOWN], totals->events, totals->acked,
+                          totals->refused, totals->open, totals->not_sent);
     sl_assert(length > 0 && length < LINE_MAX_BYTES);
     history->used += (size_t)length;
     history_flush(history);

@@ -9,7 +9,7 @@
 //
 // 2. One line an event and attempt (a request with 100 events that is sent twice gives 200 lines):
 //    {"id":"9f3a12bc-000000000042","k":"acc_00000007","s":6,"c":3808858755,"a":1,"t0":…,"t1":…,"o":"ok","st":200,
-//     "i":0,"n":1,"sm":"gw-a1.42-7f3a","f":4711,"l":4711,"d":0}
+//     "i":0,"n":1,"td":…,"cn":3,"cs":1,"sm":"gw-a1.42-7f3a","f":4711,"l":4711,"d":0}
 //
 //    id  event_id, unique in the run; a retry has the same one (and the same bytes)
 //    k   key: the value of account_id, which is the Kafka key
@@ -27,18 +27,26 @@
 //    e   only when st is 0: "connect" | "lost" | "reset" | "refused" (REFUSED_STREAM, or above GOAWAY's last stream) |
 //        "timeout" | "end"
 //    i   index of the event in its request, from 0;  n  events in the request
+//    td  CLOCK_MONOTONIC, ns: when the request was due, the same in every attempt; latency counts from here
+//    cn  which of the client's connections, from 0;  cs  how often that one had been opened; both of no meaning when e
+//    is
+//        "connect"
+//    x   1: the event had an "ok" before and was sent once more on purpose, as some senders do; else absent. Its copies
+//        say nothing about the order of its key
 //    sm, f, l, d   only for "ok": stream, first_seq, last_seq, duplicates of the answer, which are about the whole
 //        request. With d == 0 the event's own sluice-seq is f + i. f and l are null when all were duplicates; sm is
 //        null when the answer names none.
 //
 // 3. The last line says that the history is whole, and what the checker should have counted:
-//    {"end":true,"attempts":…,"ok":…,"fail":…,"unknown":…,"events":…,"acked":…,"refused":…,"open":…}
+//    {"end":true,"attempts":…,"ok":…,"fail":…,"unknown":…,"events":…,"acked":…,"refused":…,"open":…,
+//     "not_sent":…}
 //    attempts = ok + fail + unknown (lines of kind 2); events = distinct ids = acked + refused + open:
 //    acked   some attempt was "ok": must be in Kafka exactly once (twice only if an earlier attempt was unknown, and
 //    only
 //            while dedupe.window is 0)
 //    refused every attempt was "fail": must not be in Kafka
 //    open    no attempt "ok", some "unknown": may be there or not
+//    not_sent: requests that were due and for which there was no room before sending ended; open loop only
 //    A history without this line comes from a client that was killed: an event missing in it may still be in Kafka.
 //
 // With --ordered at most one event of a key is outstanding at any time, so the events of a key were accepted in the
@@ -61,7 +69,8 @@ enum history_outcome { HISTORY_OK, HISTORY_FAIL, HISTORY_UNKNOWN };
 // What the events of one attempt have in common. Nothing is kept after the call.
 struct history_attempt {
     uint32_t attempt; // from 1
-    int64_t invoked_ns, completed_ns;
+    int64_t due_ns, invoked_ns, completed_ns;
+    uint32_t connection, connection_serial;
     enum history_outcome outcome;
     int status;        // 0: no answer, then `cause` is one of the words above
     const char *cause; // static
@@ -75,10 +84,11 @@ struct history_event {
     struct sl_span id, key; // plain ASCII that needs no escape in JSON
     uint64_t seq;
     uint32_t crc32c;
+    bool again;
 };
 
 struct history_totals {
-    uint64_t events, acked, refused, open;
+    uint64_t events, acked, refused, open, not_sent;
 };
 
 struct history;

@@ -1,15 +1,16 @@
-// sluice-load: the loop, and the end of a run. README.md explains what is measured and how.
+// The loop, and the end of a run. README.md explains what is measured and how.
 #include "bench/load.h"
 
 #include "base/clock.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 
-enum { EXIT_USAGE = 2, EXIT_NO_ANSWER = 3, EVENTS_AT_ONCE = 256 };
+enum { EVENTS_AT_ONCE = 256 };
 
 const char *const load_cause_words[] = {
 #define X(name, word) word,
@@ -38,6 +39,17 @@ static void dispatch(struct load *load)
             return;
         load_connection_submit(connection, request);
     }
+}
+
+static bool unconnected(const struct load *load)
+{
+    return load->options.fail_unconnected && load->ready_head == NULL && load_connections_up(load) == 0;
+}
+
+static void fail_unconnected(struct load *load)
+{
+    for (struct load_request *request; (request = load_request_next(load)) != NULL;)
+        load_request_done(load, request, &load->connections[0], LOAD_CAUSE_CONNECT);
 }
 
 static void wait_and_handle(struct load *load, int64_t until_ns)
@@ -137,7 +149,10 @@ static void run(struct load *load)
         dispatch(load);
         load_connections_flush(load);
         int64_t until_ns = tick_ns;
-        int64_t due_ns = load->ready_head != NULL ? load_request_due_ns(load) : INT64_MAX;
+        bool alone = unconnected(load);
+        if (alone)
+            fail_unconnected(load);
+        int64_t due_ns = load->ready_head != NULL || alone ? load_request_due_ns(load) : INT64_MAX;
         int64_t end_ns = load->options.duration_ns >= 0 && load->issue_end_ns == 0
                              ? load->start_ns + load->options.duration_ns
                              : INT64_MAX;
@@ -165,6 +180,9 @@ static bool run_all(struct load *load, struct sl_error *err)
                                           .retry = options->retry};
     load->epoll_fd = -1;
     load->now_ns = sl_monotonic_ns();
+    load->live = options->live_path == NULL ? stderr : fopen(options->live_path, "ae");
+    if (load->live == NULL)
+        return sl_fail_errno(err, SL_E_IO, errno, "open %s", options->live_path);
     bool good = load_requests_create(load, err) && load_connections_create(load, err) &&
                 (options->history_path == NULL || history_open(&load->history, options->history_path, &described, err));
     if (!good)
@@ -177,19 +195,18 @@ static bool run_all(struct load *load, struct sl_error *err)
     const struct history_totals totals = {.events = load->counts.events,
                                           .acked = load->counts.acked,
                                           .refused = load->counts.refused,
-                                          .open = load->counts.open};
+                                          .open = load->counts.open,
+                                          .not_sent = load_requests_not_sent(load)};
     struct history *history = load->history;
     load->history = NULL;
     return history_close(history, &totals, err);
 }
 
-int main(int argc, char **argv)
+int load_execute(const struct load_options *options, struct load_source *source)
 {
-    static struct load load;
-    if (!load_options_parse(&load.options, argc, argv)) {
-        fputs(load_usage, stderr);
-        return EXIT_USAGE;
-    }
+    static struct load load; // its staging buffer is too large for a stack
+    load.options = *options;
+    load.source = source;
     const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -197,10 +214,12 @@ int main(int argc, char **argv)
     struct sl_error err;
     bool good = run_all(&load, &err);
     if (!good)
-        fprintf(stderr, "sluice-load: %s\n", err.text);
+        fprintf(stderr, "%s: %s\n", load_program, err.text);
     load_connections_destroy(&load);
     load_requests_destroy(&load);
+    if (load.live != NULL && load.live != stderr)
+        fclose(load.live);
     if (!good)
         return EXIT_FAILURE;
-    return load.counts.acked == 0 ? EXIT_NO_ANSWER : EXIT_SUCCESS;
+    return load.counts.acked == 0 ? LOAD_EXIT_NO_ANSWER : EXIT_SUCCESS;
 }

@@ -1,8 +1,11 @@
-// The parts of sluice-load. One thread, one epoll set, C connections with up to M requests in flight each.
+// The core of a load client. One thread, one epoll set, C connections with up to M requests in flight each. sluice-load
+// is one program of it (load_main.c, load_options.c); others bring their own events and their own schedule.
 //
 //   load.c             the loop, the end of a run
-//   load_options.c     the command line
-//   load_request.c     what is sent: events, keys, schedule, retries; what an answer means
+//   load_request.c     what is sent: requests, schedule, retries; what an answer means
+//   load_waiting.c     requests that wait to be sent again
+//   load_source.h      where the events come from; load_events.c: sluice-load's own
+//   load_arguments.c   numbers, headers and URLs of a command line
 //   load_connection.c  how it is sent: sockets and HTTP/2 (libnghttp2)
 //   load_report.c      the JSON summary and the line a second
 //
@@ -14,7 +17,7 @@
 #include "base/error.h"
 #include "bench/history.h"
 #include "bench/latency.h"
-#include "bench/payload.h"
+#include "bench/load_source.h"
 
 #include <netinet/in.h>
 #include <nghttp2/nghttp2.h>
@@ -45,27 +48,31 @@ struct load_options {
     uint32_t connections, streams, batch;
     uint32_t keys;
     size_t event_bytes;
-    double rate;         // events/s; 0: as fast as answers come (closed loop)
+    double rate; // events/s, the average; 0: as fast as answers come (closed loop)
+    // When event number `event` is due, from the start of the run; never earlier than the one before. NULL: by `rate`.
+    int64_t (*due_ns)(void *shape, uint64_t event);
+    void *shape;
     int64_t duration_ns; // 0: until `events` are sent
     int64_t warmup_ns;
     uint64_t events; // 0: until duration_ns has passed
     int64_t timeout_ns, drain_ns, retry_for_ns, interval_ns, wait_ns;
+    // The pause before an attempt doubles from first to max, less a random part of it of up to jitter (0..1).
+    int64_t resend_first_ns, resend_max_ns;
+    double resend_jitter;
+    int64_t reconnect_max_ns; // doubling from RECONNECT_MS for as long as it fails
+    bool heed_retry_after;    // wait at least as long as it says; false: at most
+    bool fail_unconnected;    // with no connection up, an attempt that is due fails at once, as a real sender's does
     bool ndjson, retry, ordered;
     uint64_t seed;
     const char *run;          // prefix of ids
     const char *history_path; // NULL: none
-};
-
-struct load_event {
-    uint64_t seq;
-    uint32_t key;
-    uint32_t crc32c; // filled when the event is built; only with a history
+    const char *live_path;    // of the line an interval; NULL: stderr
 };
 
 struct load_connection;
 
 struct load_request {
-    struct load_request *next;           // of the list it is in
+    struct load_request *next;           // of the list it is in; not while it waits
     struct load_request **previous_next; // in flight only: the pointer that points here
     struct load_connection *connection;  // in flight only
     int32_t stream_id;
@@ -74,8 +81,6 @@ struct load_request {
     int64_t first_ns;     // first attempt, then the attempt of now
     int64_t invoked_ns;
     int64_t resend_ns; // waiting only
-    int64_t wall_ns;   // stamp in the events
-    uint64_t counter;  // of the first event; the others follow
     size_t body_sent;
     bool unknown_before; // an earlier attempt ended unknown
     bool answered;       // the answer is complete
@@ -95,6 +100,8 @@ struct load_connection {
     bool connected, going, dead, ready, dirty;
     uint32_t in_flight;
     int64_t reconnect_ns, last_read_ns;
+    uint32_t serial;               // how often it was opened
+    uint32_t failures;             // to open it, in a row
     struct load_request *requests; // in flight, through next
     nghttp2_nv headers[LOAD_HEADERS_MAX + 6];
     size_t header_count;
@@ -120,6 +127,7 @@ struct load_counts {
     uint64_t requests; // first attempts
     uint64_t attempts_answered, retries;
     uint64_t events;                            // distinct
+    uint64_t again;                             // sent once more on purpose
     uint64_t acked, refused, open;              // events whose fate is decided, as in history.h
     uint64_t accepted, duplicates, quarantined; // sums over the answers
     uint64_t status[600];
@@ -129,8 +137,9 @@ struct load_counts {
 
 struct load {
     struct load_options options;
-    struct payload_set *payload;
+    struct load_source *source;
     struct history *history; // NULL: none
+    FILE *live;              // where the line an interval goes
     struct history_event *history_events;
     char *history_texts; // ids and keys of history_events
     int epoll_fd;
@@ -140,12 +149,10 @@ struct load {
     size_t dirty_count;
     struct load_request *requests; // all, for the sweep
     size_t request_count;
-    struct load_request *free, *waiting;
-    int64_t resend_ns; // the earliest in `waiting`; INT64_MAX when empty
+    struct load_request *free;
+    struct load_request **waiting; // heap by resend_ns, room for all
+    size_t waiting_count;
     struct load_event *events;
-    uint64_t *key_seqs;
-    uint32_t *idle_keys; // --ordered: ring of keys without an outstanding event
-    size_t idle_head, idle_count;
     uint64_t random;
     uint8_t *scratch; // one event
     uint8_t staging[LOAD_STAGING_BYTES];
@@ -166,20 +173,42 @@ struct load {
     int64_t cpu_start_us, cpu_end_us;
     // The second of the line a second.
     struct latency interval_latency;
-    uint64_t interval_acked, interval_unknown;
+    uint64_t interval_acked, interval_unknown, interval_failed, interval_retries, interval_requests;
     int64_t interval_end_ns;
 };
 
-// ---- load_options.c
+// ---- load.c
 
-extern const char load_usage[];
-// False, with a message on stderr, when something is wrong. Ends the process itself for --help and --print-event. Texts
-// of argv are kept and partly split in place.
-bool load_options_parse(struct load_options *options, int argc, char **argv);
+// The whole of a run, the summary on stdout included; returns the exit code. Owns `source` from now on (NULL: no
+// memory). SIGINT or SIGTERM ends sending, a second one everything. Once a process.
+int load_execute(const struct load_options *options, struct load_source *source);
+enum { LOAD_EXIT_USAGE = 2, LOAD_EXIT_NO_ANSWER = 3 };
+
+// ---- load_arguments.c: what an option's value says. A wrong one gives a message on stderr and false, in *good or as
+// the result.
+
+extern const char *load_program; // the name in messages
+uint64_t load_whole(const char *text, uint64_t least, uint64_t most, bool *good);
+double load_real(const char *text, bool *good); // 0..1e9
+int64_t load_nanoseconds(const char *text, bool *good);
+// NAME:VALUE, split in place; the argument lives as long as the process.
+bool load_add_header(struct load_options *options, char *text);
+bool load_is_run_name(const char *text);
+// The rest of the command line, split in place as well.
+bool load_take_urls(struct load_options *options, int argc, char **argv);
+// A random run and seed where none was named, and the times that follow from others.
+void load_complete(struct load_options *options);
+
+// ---- load_waiting.c
+
+void load_waiting_push(struct load *load, struct load_request *request);
+// The one that is due first; NULL: none.
+struct load_request *load_waiting_pop(struct load *load);
+int64_t load_waiting_due_ns(const struct load *load); // INT64_MAX: none
 
 // ---- load_request.c
 
-bool load_requests_create(struct load *load, struct sl_error *err) SL_MUST_USE;
+bool load_requests_create(struct load *load, struct sl_error *err) SL_MUST_USE; // needs load->source
 void load_requests_destroy(struct load *load);
 // The request to send now, or NULL: one that waited long enough to be sent again, else a new one that is due.
 struct load_request *load_request_next(struct load *load);
@@ -189,9 +218,12 @@ size_t load_request_body_bytes(const struct load *load);
 // Builds bytes [offset, offset + length) of the body.
 void load_request_body(struct load *load, struct load_request *request, size_t offset, uint8_t *out, size_t length);
 // An attempt is over, the request belongs to no connection any more. `cause` counts only when it was not answered.
-void load_request_done(struct load *load, struct load_request *request, enum load_cause cause);
+void load_request_done(struct load *load, struct load_request *request, const struct load_connection *connection,
+                       enum load_cause cause);
 // The end of the run: what waits is given up.
 void load_requests_give_up(struct load *load);
+// Requests whose time had come when sending ended and that were not sent.
+uint64_t load_requests_not_sent(const struct load *load);
 
 // ---- load_connection.c
 

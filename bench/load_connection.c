@@ -6,10 +6,10 @@
 // fill the request; the end of its stream ends the attempt.
 //
 // Failure modes: a connection that cannot be opened, is lost, or breaks the protocol is marked dead in a callback or on
-// a failed read or write, buried where no callback of its session runs, and opened again 50 ms later; its requests end
-// as unknown. After GOAWAY the streams in flight go on and the connection is replaced when they have ended. A request
-// without an answer in time is reset; if its connection has been silent since it was sent, the whole connection is
-// replaced.
+// a failed read or write, buried where no callback of its session runs, and opened again 50 ms later, or after twice as
+// long each time while no answer comes; its requests end as unknown. After GOAWAY the streams in flight go on and the
+// connection is replaced when they have ended. A request without an answer in time is reset; if its connection has been
+// silent since it was sent, the whole connection is replaced.
 #include "bench/load.h"
 
 #include "base/clock.h"
@@ -90,7 +90,7 @@ static void end_all(struct load_connection *connection, enum load_cause cause)
         struct load_request *request = connection->requests;
         detach(request);
         request->answered = false;
-        load_request_done(connection->load, request, cause);
+        load_request_done(connection->load, request, connection, cause);
     }
 }
 
@@ -105,7 +105,11 @@ static void bury(struct load_connection *connection, enum load_cause cause)
     connection->fd = -1;
     connection->connected = connection->going = false;
     connection->pending_length = connection->pending_sent = 0;
-    connection->reconnect_ns = connection->load->now_ns + RECONNECT_MS * SL_NS_PER_MS;
+    int64_t pause_ns = (RECONNECT_MS * SL_NS_PER_MS) << (connection->failures < 10 ? connection->failures : 10);
+    if (pause_ns > connection->load->options.reconnect_max_ns)
+        pause_ns = connection->load->options.reconnect_max_ns;
+    connection->failures++; // until an answer comes: a balancer without a server behind it accepts, then hangs up
+    connection->reconnect_ns = connection->load->now_ns + pause_ns;
 }
 
 // ---- callbacks of nghttp2
@@ -210,6 +214,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         return 0;
     struct load_request *request =
         (struct load_request *)nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    connection->failures = 0;
     if (request != NULL)
         request->answered = request->status >= 200;
     return 0;
@@ -222,7 +227,7 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t
     if (request == NULL)
         return 0;
     detach(request);
-    load_request_done(connection->load, request,
+    load_request_done(connection->load, request, connection,
                       error_code == NGHTTP2_REFUSED_STREAM ? LOAD_CAUSE_REFUSED : LOAD_CAUSE_RESET);
     return 0;
 }
@@ -374,7 +379,7 @@ void load_connection_submit(struct load_connection *connection, struct load_requ
     // Stream ids used up after 2^30 requests, or the peer is going: replace the connection once it is empty.
     connection->going = true;
     detach(request);
-    load_request_done(connection->load, request, LOAD_CAUSE_REFUSED);
+    load_request_done(connection->load, request, connection, LOAD_CAUSE_REFUSED);
 }
 
 // False when the kernel takes no more for now, or the connection is dead.
@@ -454,6 +459,7 @@ static void finish_connect(struct load_connection *connection)
         return;
     }
     connection->connected = true;
+    connection->serial++;
     connection->load->counts.connects++;
     offer(connection);
 }
@@ -514,7 +520,7 @@ static void expire(struct load *load, struct load_request *request)
     mark_dirty(connection);
     detach(request);
     request->answered = false;
-    load_request_done(load, request, LOAD_CAUSE_TIMEOUT);
+    load_request_done(load, request, connection, LOAD_CAUSE_TIMEOUT);
 }
 
 void load_connections_tick(struct load *load)

@@ -32,16 +32,24 @@ static double per(double amount, double count)
 void load_report_interval(struct load *load)
 {
     int64_t length_ns = load->options.interval_ns + load->now_ns - load->interval_end_ns;
-    fprintf(stderr,
-            "{\"at_s\":%.2f,\"acked_per_second\":%.0f,\"unknown\":%" PRIu64 ",\"outstanding\":%" PRIu32
-            ",\"connections\":%" PRIu32 ",\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f}\n",
-            seconds(load->now_ns - load->start_ns),
+    const struct load_counts *counts = &load->counts;
+    fprintf(load->live,
+            "{\"at_s\":%.2f,\"mono_ns\":%" PRId64 ",\"requests\":%" PRIu64 ",\"retries\":%" PRIu64
+            ",\"failed\":%" PRIu64 ",\"waiting\":%zu,\"acked\":%" PRIu64 ",",
+            seconds(load->now_ns - load->start_ns), load->now_ns, counts->requests - load->interval_requests,
+            counts->retries - load->interval_retries, load->interval_failed, load->waiting_count, counts->acked);
+    fprintf(load->live,
+            "\"acked_per_second\":%.0f,\"unknown\":%" PRIu64 ",\"outstanding\":%" PRIu32 ",\"connections\":%" PRIu32
+            ",\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f}\n",
             per((double)(load->counts.acked - load->interval_acked), seconds(length_ns)), load->interval_unknown,
             load->outstanding, load_connections_up(load), ms(latency_quantile_ns(&load->interval_latency, 0.5)),
             ms(latency_quantile_ns(&load->interval_latency, 0.99)), ms(load->interval_latency.max_ns));
     latency_reset(&load->interval_latency);
     load->interval_acked = load->counts.acked;
-    load->interval_unknown = 0;
+    load->interval_unknown = load->interval_failed = 0;
+    load->interval_requests = counts->requests;
+    load->interval_retries = counts->retries;
+    fflush(load->live); // for who follows the file
     load->interval_end_ns = load->now_ns + load->options.interval_ns;
 }
 
@@ -51,6 +59,7 @@ static void print_counts(const struct load *load)
     printf("\"requests\":%" PRIu64 ",\"events\":%" PRIu64 ",\"acked\":%" PRIu64 ",\"refused\":%" PRIu64
            ",\"open\":%" PRIu64,
            counts->requests, counts->events, counts->acked, counts->refused, counts->open);
+    printf(",\"again\":%" PRIu64, counts->again);
     printf(",\"accepted\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"quarantined\":%" PRIu64, counts->accepted,
            counts->duplicates, counts->quarantined);
     const char *comma = "";
@@ -79,15 +88,8 @@ static void print_rates(const struct load *load)
     printf(",\"seconds\":%.3f,\"events_per_second\":%.0f,\"requests_per_second\":%.0f", length, per(acked, length),
            per(answered, length));
     printf(",\"client_cpu_us_per_event\":%.3f", per((double)(load->cpu_end_us - load->cpu_start_us), acked));
-    // Open loop: requests whose time had come when sending stopped, and that had not been sent: the client or the
-    // server fell behind the rate. Their latency is in no percentile.
-    uint64_t due = 0;
-    if (load->options.rate > 0) {
-        double requests_due =
-            seconds(load->issue_end_ns - load->start_ns) * load->options.rate / (double)load->options.batch;
-        due = (uint64_t)requests_due;
-    }
-    printf(",\"not_sent\":%" PRIu64, due > load->scheduled + 1 ? due - load->scheduled : 0);
+    // The client or the server fell behind the rate. Their latency is in no percentile.
+    printf(",\"not_sent\":%" PRIu64, load_requests_not_sent(load));
 }
 
 void load_report_summary(const struct load *load)
@@ -107,6 +109,8 @@ void load_report_summary(const struct load *load)
            latency->count, ms(latency_mean_ns(latency)), ms(latency_quantile_ns(latency, 0.5)),
            ms(latency_quantile_ns(latency, 0.9)), ms(latency_quantile_ns(latency, 0.99)),
            ms(latency_quantile_ns(latency, 0.999)), ms(latency->max_ns));
+    if (load->source->report != NULL)
+        load->source->report(load->source, stdout);
     bool acked = load->first_ack_ns != 0;
     printf(",\"first_ack_s\":%.4f,\"longest_ack_gap_s\":%.4f,\"longest_ack_gap_end_s\":%.3f}\n",
            acked ? seconds(load->first_ack_ns - load->start_ns) : -1.0, seconds(load->longest_gap_ns),

@@ -1,11 +1,12 @@
 // What is sent, and what an answer means.
 //
-// Happy path: load_request_next() takes a request from the free list, gives its events the next counters, a key and the
-// key's next number; the body is built while it is written to the socket; load_request_done() with a 2xx returns
-// the request to the free list and (--ordered) its keys to the ring of idle ones.
+// Happy path: load_request_next() takes a request from the free list and its events from the source; the body is built
+// while it is written to the socket; load_request_done() with a 2xx returns the request to the free list and tells the
+// source what has become of the events.
 //
-// Failure modes: an attempt that ends without a 2xx is sent again (--retry) after a pause that doubles from 50 ms to 1
-// s, or after Retry-After if that is shorter, on whichever connection has room; 4xx other than 408 and 429 is final.
+// Failure modes: an attempt that ends without a 2xx is sent again (retry) after a pause that doubles from attempt to
+// attempt, with Retry-After as its lower or its upper bound, on whichever connection has room; 4xx other than 408 and
+// 429 is final.
 // After retry_for_ns, or at the end of the run, the request is given up and its events are open or refused (history.h).
 #include "bench/load.h"
 
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESEND_FIRST_MS = 50, RESEND_MAX_MS = 1000, PROBLEMS_SHOWN_MAX = 5 };
+enum { PROBLEMS_SHOWN_MAX = 5, GRACE_MS = 10 }; // what came due only just before the end was not held up
 
 bool load_requests_create(struct load *load, struct sl_error *err)
 {
@@ -26,14 +27,12 @@ bool load_requests_create(struct load *load, struct sl_error *err)
     size_t batch = options->batch;
     load->requests = (struct load_request *)calloc(load->request_count, sizeof(*load->requests));
     load->events = (struct load_event *)calloc(load->request_count * batch, sizeof(*load->events));
-    load->key_seqs = (uint64_t *)calloc(options->keys, sizeof(*load->key_seqs));
-    load->idle_keys = (uint32_t *)calloc(options->keys, sizeof(*load->idle_keys));
+    load->waiting = (struct load_request **)calloc(load->request_count, sizeof(struct load_request *));
     load->scratch = (uint8_t *)malloc(options->event_bytes);
     load->history_events = (struct history_event *)calloc(batch, sizeof(*load->history_events));
     load->history_texts = (char *)malloc(batch * (PAYLOAD_ID_MAX + PAYLOAD_KEY_BYTES));
-    load->payload = payload_set_new(options->event_bytes, options->run, options->seed);
-    if (load->requests == NULL || load->events == NULL || load->key_seqs == NULL || load->idle_keys == NULL ||
-        load->scratch == NULL || load->history_events == NULL || load->history_texts == NULL || load->payload == NULL)
+    if (load->requests == NULL || load->events == NULL || load->waiting == NULL || load->scratch == NULL ||
+        load->history_events == NULL || load->history_texts == NULL || load->source == NULL)
         return sl_fail(err, SL_E_NO_MEMORY, "requests");
     for (size_t i = 0; i < load->request_count; i++) {
         struct load_request *request = &load->requests[i];
@@ -41,10 +40,6 @@ bool load_requests_create(struct load *load, struct sl_error *err)
         request->next = load->free;
         load->free = request;
     }
-    for (uint32_t key = 0; key < options->keys; key++)
-        load->idle_keys[key] = key;
-    load->idle_count = options->keys;
-    load->resend_ns = INT64_MAX;
     load->random = options->seed;
     return true;
 }
@@ -53,64 +48,37 @@ void load_requests_destroy(struct load *load)
 {
     free(load->requests);
     free(load->events);
-    free(load->key_seqs);
-    free(load->idle_keys);
+    free(load->waiting);
     free(load->scratch);
     free(load->history_events);
     free(load->history_texts);
-    payload_set_free(load->payload);
+    if (load->source != NULL)
+        load->source->free(load->source);
 }
 
 // ---- sending
 
 static int64_t scheduled_ns(const struct load *load, uint64_t request)
 {
-    return load->start_ns + (int64_t)((double)request * load->options.batch * (double)SL_NS_PER_S / load->options.rate);
+    const struct load_options *options = &load->options;
+    uint64_t event = request * options->batch;
+    if (options->due_ns != NULL)
+        return load->start_ns + options->due_ns(options->shape, event);
+    return load->start_ns + (int64_t)((double)event * (double)SL_NS_PER_S / options->rate);
 }
 
-static struct load_request *take_waiting(struct load *load)
+uint64_t load_requests_not_sent(const struct load *load)
 {
-    if (load->resend_ns > load->now_ns)
-        return NULL;
-    struct load_request *found = NULL;
-    struct load_request **place = &load->waiting;
-    load->resend_ns = INT64_MAX;
-    for (struct load_request *request = load->waiting; request != NULL; request = *place) {
-        if (found == NULL && request->resend_ns <= load->now_ns) {
-            found = request;
-            *place = request->next;
-            continue;
-        }
-        if (request->resend_ns < load->resend_ns)
-            load->resend_ns = request->resend_ns;
-        place = &request->next;
-    }
-    return found;
+    uint64_t request = load->scheduled;
+    if (load->options.rate > 0 && load->options.events == 0)
+        while (scheduled_ns(load, request) < load->issue_end_ns - GRACE_MS * SL_NS_PER_MS)
+            request++;
+    return request - load->scheduled;
 }
 
 static bool may_send_new(const struct load *load)
 {
-    const struct load_options *options = &load->options;
-    return load->issuing && load->free != NULL && (!options->ordered || load->idle_count >= options->batch);
-}
-
-static uint32_t take_key(struct load *load)
-{
-    uint32_t keys = load->options.keys;
-    if (!load->options.ordered)
-        return (uint32_t)(((payload_random(&load->random) >> 32) * keys) >> 32);
-    uint32_t key = load->idle_keys[load->idle_head];
-    load->idle_head = (load->idle_head + 1) % keys;
-    load->idle_count--;
-    return key;
-}
-
-static void return_keys(struct load *load, const struct load_request *request)
-{
-    if (!load->options.ordered)
-        return;
-    for (uint32_t i = 0; i < load->options.batch; i++)
-        load->idle_keys[(load->idle_head + load->idle_count++) % load->options.keys] = request->events[i].key;
+    return load->issuing && load->free != NULL && load->source->ready(load->source, load->options.batch);
 }
 
 static struct load_request *make_new(struct load *load)
@@ -120,18 +88,15 @@ static struct load_request *make_new(struct load *load)
     load->outstanding++;
     request->attempt = 0;
     request->unknown_before = false;
-    request->counter = load->counts.events;
-    request->wall_ns = load->now_ns + load->wall_offset_ns;
     request->first_ns = load->now_ns;
     request->scheduled_ns = load->options.rate > 0 ? scheduled_ns(load, load->scheduled) : load->now_ns;
     load->scheduled++;
     for (uint32_t i = 0; i < load->options.batch; i++) {
-        struct load_event *event = &request->events[i];
-        event->key = take_key(load);
-        event->seq = ++load->key_seqs[event->key];
+        load->source->next(load->source, load->now_ns + load->wall_offset_ns, &request->events[i]);
+        load->counts.again += request->events[i].again;
+        load->counts.events += !request->events[i].again;
     }
     load->counts.requests++;
-    load->counts.events += load->options.batch;
     if (load->options.events > 0 && load->counts.events >= load->options.events)
         load->issuing = false;
     return request;
@@ -139,7 +104,7 @@ static struct load_request *make_new(struct load *load)
 
 struct load_request *load_request_next(struct load *load)
 {
-    struct load_request *request = take_waiting(load);
+    struct load_request *request = load_waiting_due_ns(load) <= load->now_ns ? load_waiting_pop(load) : NULL;
     if (request != NULL)
         load->counts.retries++;
     else if (may_send_new(load) && (load->options.rate == 0 || scheduled_ns(load, load->scheduled) <= load->now_ns))
@@ -158,7 +123,7 @@ struct load_request *load_request_next(struct load *load)
 
 int64_t load_request_due_ns(const struct load *load)
 {
-    int64_t due = load->resend_ns;
+    int64_t due = load_waiting_due_ns(load);
     if (load->options.rate > 0 && may_send_new(load)) {
         int64_t next = scheduled_ns(load, load->scheduled);
         if (next < due)
@@ -180,11 +145,10 @@ size_t load_request_body_bytes(const struct load *load)
 static void build_event(struct load *load, struct load_request *request, size_t index, uint8_t *out)
 {
     struct load_event *event = &request->events[index];
-    const struct payload_event payload = {
-        .counter = request->counter + index, .seq = event->seq, .key = event->key, .wall_ns = request->wall_ns};
-    payload_write(load->payload, &payload, out);
-    if (load->history != NULL)
+    load->source->write(load->source, event, out);
+    if (load->history != NULL && !event->built)
         event->crc32c = sl_crc32c(out, load->options.event_bytes);
+    event->built = true;
 }
 
 void load_request_body(struct load *load, struct load_request *request, size_t offset, uint8_t *out, size_t length)
@@ -275,11 +239,12 @@ static void parse_answer(struct load_request *request, struct answer *answer)
     answer->has_seqs = found_first && found_last;
 }
 
-static void write_history(struct load *load, const struct load_request *request, enum history_outcome outcome,
-                          const char *cause, const struct answer *answer)
+static void write_history(struct load *load, struct load_request *request, const struct load_connection *connection,
+                          enum history_outcome outcome, const char *cause, const struct answer *answer)
 {
     const struct history_attempt attempt = {
         .attempt = request->attempt,
+        .due_ns = request->scheduled_ns,
         .invoked_ns = request->invoked_ns,
         .completed_ns = load->now_ns,
         .outcome = outcome,
@@ -291,17 +256,22 @@ static void write_history(struct load *load, const struct load_request *request,
         .first_seq = answer->first_seq,
         .last_seq = answer->last_seq,
         .duplicates = answer->duplicates,
+        .connection = (uint32_t)(connection - load->connections),
+        .connection_serial = connection->serial,
     };
     char *text = load->history_texts;
     for (uint32_t i = 0; i < load->options.batch; i++) {
         struct history_event *event = &load->history_events[i];
-        event->id = (struct sl_span){text, payload_id(load->payload, request->counter + i, text)};
+        const struct load_event *sent = &request->events[i];
+        if (!sent->built) // the connection was lost before its turn came
+            build_event(load, request, i, load->scratch);
+        event->id = (struct sl_span){text, load->source->id(load->source, sent, text)};
         text += event->id.length;
-        payload_key(request->events[i].key, text);
-        event->key = (struct sl_span){text, PAYLOAD_KEY_BYTES};
-        text += PAYLOAD_KEY_BYTES;
-        event->seq = request->events[i].seq;
-        event->crc32c = request->events[i].crc32c;
+        event->key = (struct sl_span){text, load->source->key(load->source, sent, text)};
+        text += event->key.length;
+        event->seq = sent->seq;
+        event->crc32c = sent->crc32c;
+        event->again = sent->again;
     }
     history_write(load->history, &attempt, load->history_events);
 }
@@ -333,14 +303,17 @@ static void note_ack(struct load *load, const struct load_request *request)
 
 static void settle(struct load *load, struct load_request *request, enum history_outcome outcome)
 {
-    uint64_t count = load->options.batch;
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < load->options.batch; i++) {
+        load->source->settled(load->source, &request->events[i], outcome == HISTORY_OK);
+        count += !request->events[i].again;
+    }
     if (outcome == HISTORY_OK)
         load->counts.acked += count;
     else if (outcome == HISTORY_FAIL && !request->unknown_before)
         load->counts.refused += count;
     else
         load->counts.open += count;
-    return_keys(load, request);
     request->next = load->free;
     load->free = request;
     load->outstanding--;
@@ -355,23 +328,25 @@ static bool worth_retrying(const struct load *load, const struct load_request *r
 
 static void wait_to_resend(struct load *load, struct load_request *request)
 {
-    uint32_t doublings = request->attempt < 6 ? request->attempt - 1 : 5;
-    int64_t pause_ms = (int64_t)RESEND_FIRST_MS << doublings;
-    if (pause_ms > RESEND_MAX_MS)
-        pause_ms = RESEND_MAX_MS;
-    int64_t pause_ns = pause_ms * SL_NS_PER_MS;
-    pause_ns -=
-        (int64_t)(payload_random(&load->random) % (uint64_t)(pause_ns / 4)); // so that they do not come all at once
-    if (request->retry_after_s > 0 && request->retry_after_s * SL_NS_PER_S < pause_ns)
-        pause_ns = request->retry_after_s * SL_NS_PER_S;
+    const struct load_options *options = &load->options;
+    int64_t pause_ns = options->resend_first_ns << (request->attempt < 10 ? request->attempt - 1 : 9);
+    if (pause_ns > options->resend_max_ns)
+        pause_ns = options->resend_max_ns;
+    // So that they do not come all at once.
+    double part = (double)(payload_random(&load->random) >> 11) * 0x1p-53 * options->resend_jitter;
+    int64_t jitter_ns = (int64_t)(part * (double)pause_ns), asked_ns = request->retry_after_s * SL_NS_PER_S;
+    if (options->heed_retry_after && asked_ns > 0)
+        pause_ns = asked_ns + (int64_t)(part * (double)options->resend_first_ns);
+    else if (asked_ns > 0 && asked_ns < pause_ns - jitter_ns)
+        pause_ns = asked_ns;
+    else
+        pause_ns -= jitter_ns;
     request->resend_ns = load->now_ns + pause_ns;
-    if (request->resend_ns < load->resend_ns)
-        load->resend_ns = request->resend_ns;
-    request->next = load->waiting;
-    load->waiting = request;
+    load_waiting_push(load, request);
 }
 
-void load_request_done(struct load *load, struct load_request *request, enum load_cause cause)
+void load_request_done(struct load *load, struct load_request *request, const struct load_connection *connection,
+                       enum load_cause cause)
 {
     enum history_outcome outcome = HISTORY_UNKNOWN;
     struct answer answer = {.stream = {.bytes = "", .length = 0}};
@@ -394,8 +369,10 @@ void load_request_done(struct load *load, struct load_request *request, enum loa
     }
     if (outcome == HISTORY_UNKNOWN)
         load->interval_unknown += load->options.batch;
+    else if (outcome == HISTORY_FAIL)
+        load->interval_failed += load->options.batch;
     if (load->history != NULL)
-        write_history(load, request, outcome, load_cause_words[cause], &answer);
+        write_history(load, request, connection, outcome, load_cause_words[cause], &answer);
     if (outcome != HISTORY_OK && cause != LOAD_CAUSE_END && worth_retrying(load, request, outcome)) {
         request->unknown_before |= outcome == HISTORY_UNKNOWN;
         wait_to_resend(load, request);
@@ -406,11 +383,8 @@ void load_request_done(struct load *load, struct load_request *request, enum loa
 
 void load_requests_give_up(struct load *load)
 {
-    while (load->waiting != NULL) {
-        struct load_request *request = load->waiting;
-        load->waiting = request->next;
+    for (struct load_request *request; (request = load_waiting_pop(load)) != NULL;) {
         // Each attempt has its line in the history already; only the fate of the events is left to be said.
         settle(load, request, request->unknown_before ? HISTORY_UNKNOWN : HISTORY_FAIL);
     }
-    load->resend_ns = INT64_MAX;
 }
