@@ -15,6 +15,9 @@ holes      a seq between the first and the last one of a stream is in no topic; 
            all lanes were read (`whole`)
 unseen     acknowledged and absent, but the topics were not read to the end: fails the run, accuses nobody
 
+An event that was sent once more on purpose after an "ok" (x in the history) is judged like any other, but only the
+copies that its first answers named have a place in the order of its key.
+
 A history without its last line is of a client that was killed: an event with its run's prefix that is missing in it may
 be in Kafka, and is counted as `unlisted`.
 """
@@ -40,14 +43,19 @@ class Event:
     ok: int = 0
     fail: int = 0
     unknown: int = 0
+    again: int = 0  # attempts on purpose after an "ok"
+    again_at: list = field(default_factory=list)  # (stream, seq) that their answers named
     acked_at: list = field(default_factory=list)  # (stream, seq) that answers named
     found: list = field(default_factory=list)     # indices into the records
 
 
 class History:
-    """One or several histories together. `events` by id."""
+    """One or several histories together. `events` by id. `observe` is called with each attempt's line and the first
+    line of its history, both as dicts."""
 
-    def __init__(self):
+    def __init__(self, observe=None):
+        self.observe = observe
+        self.not_sent = 0  # requests, as the last lines say
         self.events = {}
         self.cut_runs = []  # of clients that were killed
         self.outcomes = Counter()
@@ -80,6 +88,7 @@ class History:
         if head is None:
             raise HistoryError(f"{name}: empty")
         self.outcomes.update(counted)
+        self.not_sent += tail.get("not_sent", 0) if tail else 0
         if tail is None:
             self.cut_runs.append(head["run"] + "-")
             return
@@ -92,12 +101,15 @@ class History:
                                                             bool(head.get("ordered")))
         elif (event.key, event.seq, event.crc32c) != (row["k"], row["s"], row["c"]):
             raise HistoryError(f"{place}: event {row['id']} was sent with other bytes before")
-        outcome = row["o"]
+        if self.observe:
+            self.observe(row, head)
+        outcome, again = row["o"], bool(row.get("x"))
+        event.again += again
         if outcome == "ok":
             event.ok += 1
             self.oks.append((row["t0"], row["t1"]))
             if row.get("sm") is not None and row.get("f") is not None and row.get("d") == 0:
-                event.acked_at.append((row["sm"], row["f"] + row["i"]))
+                (event.again_at if again else event.acked_at).append((row["sm"], row["f"] + row["i"]))
         elif outcome == "fail":
             event.fail += 1
         elif outcome == "unknown":
@@ -129,6 +141,7 @@ class Verdict:
 
     def __init__(self, whole):
         self.acked = self.attempts = self.records = self.streams = 0
+        self.open_found = self.open_absent = 0  # events without an "ok" whose outcome is unknown
         self.counts = Counter()
         self.samples = defaultdict(list)
         self.problems = []  # of the run itself
@@ -155,7 +168,8 @@ class Verdict:
 
     def as_json(self):
         return {"passed": self.passed, "acked": self.acked, "attempts": self.attempts, "records": self.records,
-                "streams": self.streams, **{each: self.counts[each] for each in self.COUNTS}, "problems": self.problems,
+                "streams": self.streams, "open_found": self.open_found, "open_absent": self.open_absent,
+                **{each: self.counts[each] for each in self.COUNTS}, "problems": self.problems,
                 "samples": {name: found for name, found in self.samples.items() if found}}
 
 
@@ -237,9 +251,12 @@ def _judge_event(event_id, event, places, verdict, copies_max, complete):
     if event.ok and copies == 0:
         verdict.add("lost" if complete else "unseen", event_id)
     else:
-        for place in event.acked_at:
+        for place in event.acked_at + event.again_at:
             if place not in places:
                 verdict.add("lost" if complete else "unseen", f"{event_id} was acknowledged as {place[0]}/{place[1]}")
+    if event.unknown and not event.ok:
+        verdict.open_found += copies > 0
+        verdict.open_absent += copies == 0
     if copies and not possible:
         verdict.add("phantom", f"{event_id} was refused by every attempt")
     elif copies > 1:
@@ -263,7 +280,7 @@ def _check_keys(history, records, places, verdict):
             continue
         named = {places[place] for place in event.acked_at if place in places}
         copies = defaultdict(list)
-        for index in event.found:
+        for index in event.found if not event.again else named.intersection(event.found):
             copies[records[index].topic, records[index].partition, _node(records[index].stream)].append(index)
         for (topic, partition, node), found in copies.items():
             here = named.intersection(found)
