@@ -31,7 +31,9 @@ static enum step look_around(struct lane *lane)
     struct session *session = &lane->session;
     struct sl_error err;
     if (!lane->tail.rk) {
-        rd_kafka_t *rk = handle_consumer(lane->produce, lane->name, &err);
+        // A stream that is written no more is drained soon, and somebody waits for it.
+        uint64_t wait_ms = session->current ? FETCH_WAIT_MS : FETCH_HURRY_MS;
+        rd_kafka_t *rk = handle_consumer(lane->produce, lane->name, wait_ms, &err);
         if (!rk)
             return again(lane, "consumer", err.text);
         tail_init(&lane->tail, rk);

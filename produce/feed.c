@@ -191,7 +191,7 @@ static int32_t ask(struct feed *feed)
 static bool begin(struct feed *feed)
 {
     struct sl_error err;
-    if (!feed->rk && !(feed->rk = handle_consumer(feed->produce, "progress", &err))) {
+    if (!feed->rk && !(feed->rk = handle_consumer(feed->produce, "progress", FETCH_WAIT_MS, &err))) {
         sl_logf(SL_ERROR, "produce", "the reader of progress cannot begin", SL_STR("cause", err.text));
         return false;
     }

@@ -38,9 +38,13 @@ static const struct setting producer_rules[] = {
     {"enable.idempotence", "true"}, {"acks", "all"}, {"partitioner", "murmur2_random"}, // as the Java client's default
 };
 static const struct setting consumer_rules[] = {
-    {"isolation.level", "read_committed"}, {"enable.partition.eof", "true"}, {"enable.auto.commit", "false"},
-    {"auto.offset.reset", "earliest"},     {"fetch.wait.max.ms", "500"},     {"queued.max.messages.kbytes", "2048"},
-    {"fetch.message.max.bytes", "262144"}, {"check.crcs", "true"},
+    {"isolation.level", "read_committed"},
+    {"enable.partition.eof", "true"},
+    {"enable.auto.commit", "false"},
+    {"auto.offset.reset", "earliest"},
+    {"queued.max.messages.kbytes", "2048"},
+    {"fetch.message.max.bytes", "262144"},
+    {"check.crcs", "true"},
 };
 
 // librdkafka repeats itself while a broker is away: one line every ten seconds a lane, with a count of the rest.
@@ -157,10 +161,11 @@ static rd_kafka_t *new_producer(const struct produce *produce, const char *lane,
 }
 
 static rd_kafka_t *new_consumer(const struct produce *produce, const char *lane, const char *brokers,
-                                struct sl_error *err)
+                                uint64_t fetch_wait_ms, struct sl_error *err)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    if (!set_common(conf, produce, lane, brokers, err) || !SET_ALL(conf, consumer_rules, err)) {
+    if (!set_common(conf, produce, lane, brokers, err) || !SET_ALL(conf, consumer_rules, err) ||
+        !set_number(conf, "fetch.wait.max.ms", fetch_wait_ms, err)) {
         rd_kafka_conf_destroy(conf);
         return NULL;
     }
@@ -177,9 +182,10 @@ rd_kafka_t *handle_plain_producer(const struct produce *produce, const char *nam
     return new_producer(produce, name, produce->brokers, NULL, 0, err);
 }
 
-rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, struct sl_error *err)
+rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, uint64_t fetch_wait_ms,
+                            struct sl_error *err)
 {
-    return new_consumer(produce, name, produce->brokers, err);
+    return new_consumer(produce, name, produce->brokers, fetch_wait_ms, err);
 }
 
 uint32_t handle_batch_bytes(rd_kafka_t *rk)
@@ -198,7 +204,7 @@ bool handle_check(const struct produce *produce, struct sl_error *err)
     if (!producer)
         return false;
     rd_kafka_destroy(producer);
-    rd_kafka_t *consumer = new_consumer(produce, "check", NULL, err);
+    rd_kafka_t *consumer = new_consumer(produce, "check", NULL, FETCH_WAIT_MS, err);
     if (!consumer)
         return false;
     rd_kafka_destroy(consumer);

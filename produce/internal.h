@@ -31,6 +31,8 @@ enum {
     // Below the transaction's timeout, with room for an abort: a message that cannot be delivered ends the transaction
     // before the coordinator does.
     MESSAGE_TIMEOUT_MS = 10000,
+    FETCH_WAIT_MS = 500,
+    FETCH_HURRY_MS = 50,
     SOCKET_TIMEOUT_MS = 7000,
     CALL_DEADLINE_MS = 15000, // after that the outcome is unknown: new producer
     INIT_SLICE_MS = 2000,     // init_transactions is resumed this often, so that a stop is noticed
@@ -268,7 +270,10 @@ int64_t lane_life_ns(const struct lane *lane);
 // Every property on a trial handle: SL_E_CONFIG names the one that is wrong.
 bool handle_check(const struct produce *produce, struct sl_error *err) SL_MUST_USE;
 rd_kafka_t *handle_producer(struct lane *lane, const char *transactional_id, struct sl_error *err);
-rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, struct sl_error *err);
+// `fetch_wait_ms`: how long a broker holds an empty answer back. A position over control records is only told with an
+// empty answer: FETCH_HURRY_MS for who waits for that.
+rd_kafka_t *handle_consumer(const struct produce *produce, const char *name, uint64_t fetch_wait_ms,
+                            struct sl_error *err);
 // Without transactions, for tombstones.
 rd_kafka_t *handle_plain_producer(const struct produce *produce, const char *name, struct sl_error *err);
 uint32_t handle_batch_bytes(rd_kafka_t *rk); // batch.size

@@ -18,6 +18,8 @@ from tests.lib.waiting import until
 APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 TAIL_BUDGET_S = 10
 KEEPS_UP = 3000  # events of a node that wait for Kafka: a few seconds of the load
+# With room for brokers, gateways and clients on two cores: it is the takeover that is timed.
+MEASURED = (("-c", "6", "-m", "8", "-r", "600"), ("-c", "3", "-m", "2", "-b", "20", "-r", "400"))
 STEPS_LOGGED = {"log": {"level": "debug"}}
 STEPS = ("init", "read", "claim", "fence", "produce", "close")
 
@@ -78,9 +80,12 @@ def lost_disk(stand):
     measured = rounds > 1
     with stand.cell("lost-disk", topic_config=APPEND_TIME, config=STEPS_LOGGED) as cell:
         cell.start()
-        cell.load(*SINGLES), cell.load(*BATCHES)
+        for load in MEASURED if measured else (SINGLES, BATCHES):
+            cell.load(*load)
         cell.wait_load(3000)
         deaths = []
+        if measured:  # the first one is for the brokers, which have never ended another's transaction
+            note(f"warming up: {_kill_and_wipe(cell, cell.c)[2]:.1f} s")
         for turn in range(rounds):
             cell.wait_load(1500)
             if measured:
@@ -102,7 +107,7 @@ def _wait_keeping_up(cell):
     def keeps_up():
         nonlocal calm
         calm = calm + 1 if all(node.pending() < KEEPS_UP for node in cell.nodes) else 0
-        return calm >= 5
+        return calm >= 3
     until(keeps_up, lambda: f"Kafka does not keep up: {[node.pending() for node in cell.nodes]}", 90, 1)
 
 
@@ -269,8 +274,8 @@ def _both_take(cell, victim):
     expect(not _claims(second, stream), "both at once")
     cell.cut_kafka(first)
     until(lambda: _claims(second, stream), f"{second.name} does not claim it, though {first.name} is silent", 90)
-    for node in survivors:
-        expect(_takeovers([node]) > before[node], f"{node.name} has not counted its claim")
+    for node in survivors:  # /metrics is a copy, a little older than the log
+        until(lambda: _takeovers([node]) > before[node], f"{node.name} has not counted its claim", 30)
     cell.expect_cut(first, second)
     cell.make_topic("late")
     took = _wait_taken([second], stream, died)
