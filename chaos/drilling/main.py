@@ -5,6 +5,7 @@ Exit code: 0 when none failed, 1 when one did, 2 for a wrong command line, 130 a
 import argparse
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -115,17 +116,27 @@ def main(words):
     if options.check:
         return check(which)
     from chaos.drilling.stand import ClusterStand
-    stand = ClusterStand(options.keep)
+    return conduct(which, ClusterStand(options.keep), options.reports)
+
+
+def conduct(which, stand, reports, out=None):
+    """Runs drills and sums up; the exit code. However it ends, the stand is closed."""
+    # As Ctrl-C: what was started is ended. The library has a handler of its own while it runs.
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGHUP)]
     try:
-        verdicts = run_all(which, stand, options.reports)
+        verdicts = run_all(which, stand, reports, out)
     except KeyboardInterrupt:
         return 130
     finally:
+        before.append((signal.SIGINT, signal.getsignal(signal.SIGINT)))
+        for number, _handler in before:
+            signal.signal(number, signal.SIG_IGN)
         stand.close()
-    index = pathlib.Path(options.reports, "index.html").resolve()
-    print(f"{sum(each.verdict == 'PASS' for each in verdicts)} passed, "
-          f"{sum(each.verdict == 'FAIL' for each in verdicts)} failed, "
-          f"{sum(each.verdict == 'SKIP' for each in verdicts)} skipped; {index}")
+        for number, handler in before:
+            signal.signal(number, handler)
+    counts = ", ".join(f"{sum(each.verdict == verdict for each in verdicts)} {word}"
+                       for verdict, word in (("PASS", "passed"), ("FAIL", "failed"), ("SKIP", "skipped")))
+    print(f"{counts}; {pathlib.Path(reports, 'index.html').resolve()}", file=out or sys.stdout)
     return 1 if any(each.verdict == "FAIL" for each in verdicts) else 0
 
 

@@ -1,6 +1,6 @@
 """What a drill runs on: the three-zone cluster of this machine, its load client and its judge.
 
-A Stand is anything with these six methods; the tests have another one, of local processes.
+A Stand is anything with these methods; the tests have another one, of local processes.
 """
 
 import functools
@@ -28,6 +28,10 @@ class Stand:
         raise NotImplementedError
 
     def down(self):
+        raise NotImplementedError
+
+    def close(self):
+        """The end of the run, however it came."""
         raise NotImplementedError
 
     def nodes(self):
@@ -94,7 +98,7 @@ class ClusterStand(Stand):
             self._cluster, self.ours = None, True
 
     def close(self):
-        """At the end of a run: what was started here is ended, unless it is to be kept."""
+        # What was started here is ended, unless it is to be kept.
         if self.ours and not self.keep:
             self.down()
 

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -73,6 +75,7 @@ class DeskStand(Stand):
         self.ledger, self.judging, self.lacks, self.spool = ledger, judging, lacks, spool
         self.ups = self.downs = 0
         self._forget = forget
+        self.killed_while_judging = False
         self.accuses = ""  # what the judge says beyond its figures
         self.published = []
 
@@ -92,6 +95,9 @@ class DeskStand(Stand):
                 local.desk.end()
             local.desk = None
 
+    def close(self):
+        self.down()
+
     def nodes(self):
         return [DeskNode()]
 
@@ -99,6 +105,8 @@ class DeskStand(Stand):
         return Load(**settings)
 
     def judge(self, load, folder, start_ns, fault_ns):
+        if self.killed_while_judging:
+            os.kill(os.getpid(), signal.SIGTERM)
         if not self.judging:
             raise ImportError("No module named 'chaos.judge'")
         with open(self.ledger, encoding="utf-8") as lines:

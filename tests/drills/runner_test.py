@@ -16,9 +16,9 @@ from unittest import mock
 from xml.etree import ElementTree
 
 from chaos.drilling import criteria, drills, engine, sampler, series
-from chaos.drilling.main import ROOT, run_all
+from chaos.drilling.main import ROOT, conduct, run_all
 from tests.drills import local
-from tests.drills.desk_stand import DeskStand
+from tests.drills.desk_stand import DeskStand, verdict_of
 
 LINE = re.compile(r"(PASS|FAIL|SKIP) (\S+) acked=(\d+|-) lost=(\d+|-) doubled=(\d+|-) reordered=(\d+|-)"
                   r" availability=([\d.]+|-)% p99=([\d.]+|-)ms rto=([\d.]+|-)s")
@@ -195,6 +195,14 @@ class RunnerTest(unittest.TestCase):
         self.experiment["method"][1] = step("at the terminal", "control_c")
         self.expect_red("interrupted")
         self.expect_rolled_back()
+
+    def test_killed_while_judging(self):
+        self.stand.killed_while_judging = True
+        with contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual(130, conduct([self.drill()], self.stand, self.reports, io.StringIO()))
+        self.assertEqual(["interrupted"], verdict_of(self.reports, "kill")["reasons"])
+        self.assertIsNone(local.desk, "the stand was closed")
+        self.assertIs(signal.SIG_DFL, signal.getsignal(signal.SIGTERM))
 
     def test_control_c_while_rolling_back(self):
         self.experiment["rollbacks"][0] = step("start", "control_c_in_rollback")
