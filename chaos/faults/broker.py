@@ -24,11 +24,11 @@ def kill(zone):
     ours = cluster()
     zone = ours.zone(zone)
     pid = _running(zone)
+    ours.injected.put(f"broker {zone.name}", zone.name, "broker killed")
     processes.kill(pid)
     why = reachable(zone.address, brokers.CLIENT_PORT, zone.netns)
     if not why:
         raise FaultNotApplied(f"something still listens in {zone.name}")
-    ours.injected.put(f"broker {zone.name}", zone.name, "broker killed")
     return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
 
 
@@ -53,6 +53,7 @@ def freeze(zone):
     ours = cluster()
     zone = ours.zone(zone)
     pid = _running(zone)
+    ours.injected.put(f"broker {zone.name}", zone.name, "broker frozen")
     processes.send(pid, signal.SIGSTOP)
     proven(lambda: processes.stopped(pid), f"the broker in {zone.name} is not frozen", 5)
     try:
@@ -60,7 +61,6 @@ def freeze(zone):
         raise FaultNotApplied(f"the broker in {zone.name} still answers")
     except WireError as error:
         why = str(error)
-    ours.injected.put(f"broker {zone.name}", zone.name, "broker frozen")
     return {"proof": f"process {pid} is stopped; asked: {why}", "zone": zone.name}
 
 

@@ -31,8 +31,8 @@ def jump(zone, seconds):
     need(ours, *needs())
     zone = ours.zone(zone)
     before = _words(zone)[1]
-    _set(zone, int(seconds * 1e9))
     ours.injected.put(f"clock {zone.name}", zone.name, f"clock off by {seconds:+} s")
+    _set(zone, int(seconds * 1e9))
     seen = proven(lambda: _words(zone)[1] - before, f"the gateway in {zone.name} does not look at its clock", 20)
     return {"proof": f"the gateway read the wrong time {seen} times", "zone": zone.name}
 

@@ -38,8 +38,8 @@ def _shim_fault(zone, key, text, rules, operation, wait_s):
         raise FaultNotApplied(f"the gateway in {zone.name} is dead")
     shim = _Shim(ours, zone)
     before = len(shim.applied())
-    shim.set(*rules)
     ours.injected.put(f"{key} {zone.name}", zone.name, text)
+    shim.set(*rules)
     found = proven(lambda: shim.applied()[before:], f"no {operation} was touched in {zone.name}: any load?", wait_s)
     return {"proof": f"{found[0].operation} of {os.path.basename(found[0].path)} was the first of {len(found)}",
             "zone": zone.name}
@@ -97,6 +97,7 @@ def fill(zone, leave_bytes=0):
     ours = cluster()
     need(ours, "loop", "ext4", "fallocate")
     zone = ours.zone(zone)
+    ours.injected.put(f"full {zone.name}", zone.name, "spool disk full")
     path, size = zone.disk.mount / BALLAST, 0
     with open(path, "ab") as file:
         size = os.fstat(file.fileno()).st_size
@@ -114,7 +115,6 @@ def fill(zone, leave_bytes=0):
     room = _room_bytes(zone)
     if room > leave_bytes + 65536:
         raise FaultNotApplied(f"{room} bytes are free in {zone.name} all the same")
-    ours.injected.put(f"full {zone.name}", zone.name, "spool disk full")
     return {"proof": f"{size >> 20} MiB taken, {room} bytes are free", "zone": zone.name}
 
 
@@ -180,8 +180,8 @@ def vanish(zone):
     need(ours, "loop", "ext4", "power-cut")
     zone = ours.zone(zone)
     pid = zone.gateway.pid
-    zone.disk.cut_power()
     ours.injected.put(f"vanished {zone.name}", zone.name, "spool disk gone")
+    zone.disk.cut_power()
     try:
         (zone.disk.mount / "probe").write_bytes(b"x")
         raise FaultNotApplied(f"the disk in {zone.name} still takes data")

@@ -24,11 +24,11 @@ def kill(zone):
     ours = cluster()
     zone = ours.zone(zone)
     pid = _running(zone)
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway killed")
     processes.kill(pid)
     why = reachable(zone.address, PEER_PORT, zone.netns)
     if not why:
         raise FaultNotApplied(f"something still listens in {zone.name}")
-    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway killed")
     return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
 
 
@@ -37,9 +37,9 @@ def freeze(zone):
     ours = cluster()
     zone = ours.zone(zone)
     pid = _running(zone)
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway frozen")
     processes.send(pid, signal.SIGSTOP)
     proven(lambda: processes.stopped(pid), f"the gateway in {zone.name} is not frozen", 5)
-    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway frozen")
     return {"proof": f"process {pid} is stopped", "zone": zone.name}
 
 
@@ -65,9 +65,9 @@ def stop(zone, timeout_s=60):
     zone = ours.zone(zone)
     pid = _running(zone)
     began = time.monotonic()
+    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway stopped")
     processes.send(pid, signal.SIGTERM)
     processes.wait_gone(pid, timeout_s)
-    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway stopped")
     return {"proof": f"process {pid} ended by itself after {time.monotonic() - began:.1f} s", "zone": zone.name}
 
 

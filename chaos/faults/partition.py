@@ -66,13 +66,13 @@ def cut(zone, traffic="all", direction="both", other=None, loss=1.0):
     wanted = list(CHAINS) if direction == "both" else [direction]
     chance = ["-m", "statistic", "--mode", "random", "--probability", str(loss)] if loss < 1 else []
     before = dropped(zone)
+    text = f"{'cut off' if loss == 1 else f'{loss:.0%} loss'}: {traffic}, {direction}, {other or 'the other zones'}"
+    ours.injected.put(f"partition {zone.name} {traffic} {direction} {other}", zone.name, text)
     for each in wanted:
         for address in _addresses(ours, zone, other, traffic):
             for match in _matches(CHAINS[each], address, PORTS[traffic]):
                 rule = [*match, *chance, *_comment(zone), "-j", "DROP"]
                 run_in(zone.netns, "iptables", "-w", "-I", CHAINS[each], *rule)
-    text = f"{'cut off' if loss == 1 else f'{loss:.0%} loss'}: {traffic}, {direction}, {other or 'the other zones'}"
-    ours.injected.put(f"partition {zone.name} {traffic} {direction} {other}", zone.name, text)
 
     def eaten():
         now = dropped(zone)

@@ -85,13 +85,14 @@ def add(zone, toxic, attributes=None, stream="downstream", toxicity=1.0):
     name = f"{toxic}_{stream}"
     before = statistics(ours, zone)["applied"].get(name, 0)
     others = [each for each in _toxics(ours, zone) if each["name"] != name]
+    values = ", ".join(f"{key} {value}" for key, value in attributes.items())
+    ours.injected.put(f"slow {zone.name} {name}", zone.name, f"broker {toxic} ({values}) {stream}")
     replace(_control(ours, zone), json.dumps([*others, {"name": name, "type": toxic, "stream": stream,
                                                         "toxicity": toxicity, "attributes": attributes}]))
     _put_proxy(ours, zone)
-    values = ", ".join(f"{key} {value}" for key, value in attributes.items())
-    ours.injected.put(f"slow {zone.name} {name}", zone.name, f"broker {toxic} ({values}) {stream}")
-    if toxic == "slow_close":
-        return {"proof": f"{statistics(ours, zone)['connections']} connections go through the proxy", "zone": zone.name}
+    if toxic == "slow_close":  # it is at work when somebody hangs up, which may be long after
+        found = proven(lambda: statistics(ours, zone)["connections"], "no connection goes through the proxy", 30)
+        return {"proof": f"{found} connections go through the proxy", "zone": zone.name}
     found = proven(lambda: statistics(ours, zone)["applied"].get(name, 0) - before, f"{toxic} touched nothing", 30)
     return {"proof": f"{toxic} was at work {found} times; {statistics(ours, zone)['connections']} connections",
             "zone": zone.name}

@@ -29,8 +29,8 @@ def power_off(zone, disks="keep"):
     pids = _pids(zone)
     if not pids or not zone.disk.mounted:
         raise FaultNotApplied(f"{zone.name} has no power as it is")
-    network.plug(ours.places, zone.name, up=False)
     ours.injected.put(f"power {zone.name}", zone.name, "power off" + (", disks gone" if disks == "gone" else ""))
+    network.plug(ours.places, zone.name, up=False)
     for pid in pids:
         processes.send(pid, signal.SIGSTOP)
     for disk in (zone.disk, zone.broker.disk):
@@ -87,10 +87,10 @@ def freeze(zone):
     ours = cluster()
     zone = ours.zone(zone)
     pids = _pids(zone)
+    ours.injected.put(f"frozen {zone.name}", zone.name, "frozen")
     for pid in pids:
         processes.send(pid, signal.SIGSTOP)
     proven(lambda: pids and all(processes.stopped(pid) for pid in pids), f"{zone.name} is not frozen", 5)
-    ours.injected.put(f"frozen {zone.name}", zone.name, "frozen")
     return {"proof": f"processes {pids} are stopped", "zone": zone.name}
 
 
@@ -110,8 +110,8 @@ def network_off(zone):
     ours = cluster()
     need(ours, "netns", "bridge")
     zone = ours.zone(zone)
-    network.plug(ours.places, zone.name, up=False)
     ours.injected.put(f"cable {zone.name}", zone.name, "network gone")
+    network.plug(ours.places, zone.name, up=False)
     witness = ours.others(zone)[0]
     why = proven(lambda: reachable(zone.address, PEER_PORT, witness.netns), f"{witness.name} reaches {zone.name}", 10)
     return {"proof": f"from {witness.name} to {zone.name}: {why}", "zone": zone.name}

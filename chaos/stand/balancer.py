@@ -2,6 +2,9 @@
 
 A gateway that goes out loses its connections at once, as behind a balancer that deregisters a target; a connection that
 cannot be made goes to another one.
+
+Beside the balanced port there is one for each gateway alone, unchecked: the gateways take only connections that a
+balancer announces, so whoever wants a certain one comes this way, too.
 """
 
 from chaos.stand import processes
@@ -9,12 +12,16 @@ from chaos.stand.gateways import ADMIN_PORT, INGEST_PORT, PROXY_PROTOCOL
 from chaos.stand.network import HUB
 
 ROLE, PORT, STATISTICS_PORT = "balancer", 8080, 8404
+DIRECT_PORT = 8081  # the first zone's, then one each
 
 
 def configuration(places, address, zones):
     proxy = {"off": "", "v1": " send-proxy", "v2": " send-proxy-v2"}[PROXY_PROTOCOL]
     servers = "".join(f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT} check port {ADMIN_PORT}{proxy}\n"
                       for zone in zones)
+    direct = "".join(f"listen {zone.gateway.name}\n  bind {address}:{DIRECT_PORT + number}\n"
+                     f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT}{proxy}\n"
+                     for number, zone in enumerate(zones))
     return (
         "global\n"
         "  nbthread 1\n  maxconn 4000\n  log stdout format raw local0\n"
@@ -28,7 +35,7 @@ def configuration(places, address, zones):
         "backend gateways\n"
         "  balance leastconn\n  option httpchk GET /readyz\n"
         "  default-server inter 500ms fastinter 200ms fall 2 rise 2 on-marked-down shutdown-sessions\n"
-        f"{servers}"
+        f"{servers}{direct}"
         "frontend statistics\n"
         f"  mode http\n  bind {address}:{STATISTICS_PORT}\n"
         "  http-request use-service prometheus-exporter if { path /metrics }\n"

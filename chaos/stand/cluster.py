@@ -54,10 +54,12 @@ class Disk:
 
 
 class Gateway:
-    def __init__(self, places, zone, address):
+    """`ingest_url`: to this one alone, through the balancer's port for it."""
+
+    def __init__(self, places, zone, address, ingest_url):
         self._places = places
         self.name, self.role = f"gw-{zone[-1]}1", f"gateway-{zone}"
-        self.ingest_url = f"http://{address}:{gateways.INGEST_PORT}"
+        self.ingest_url = ingest_url
         self.admin_url = f"http://{address}:{gateways.ADMIN_PORT}"
         self.config = places.dir / zone / "gateway.yaml"
         self.spool_dir = places.mount(zone, disks.SPOOL) / "spool"
@@ -92,7 +94,8 @@ class Zone:
         number = LETTERS.index(letter)
         self.letter, self.name = letter, f"az-{letter}"
         self.netns, self.address = places.netns(self.name), network.host(subnet, network.FIRST_ZONE + number)
-        self.gateway = Gateway(places, self.name, self.address)
+        direct = f"http://{network.host(subnet, network.INSIDE)}:{balancer.DIRECT_PORT + number}"
+        self.gateway = Gateway(places, self.name, self.address, direct)
         self.broker = Broker(places, self.name, self.address, number + 1)
         self.disk = Disk(places, self.name, disks.SPOOL)
 

@@ -39,11 +39,14 @@ def _reap():
 
 
 def _state(pid):
-    """The kernel's letter (R, S, D, T, Z …) and the parent; None when it has gone."""
+    """The kernel's letter (R, S, D, T …) and the parent; None when it has gone. A zombie has gone when its last thread
+    has: until then its files and sockets are open, although the first thread has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in "ZX" and int(fields[17]) <= 1:
         return None
     return fields[0], int(fields[1])
 
@@ -62,8 +65,7 @@ def all_of(places):
             continue
         for item in environment.split(b"\0"):
             if item.startswith(wanted):
-                state = _state(entry)
-                if state and state[0] not in "ZX":
+                if _state(entry):
                     found[int(entry)] = item[len(wanted):].decode()
     return found
 
@@ -92,8 +94,7 @@ def send(pid, number):
 
 def gone(pid):
     _reap()
-    state = _state(pid)
-    return state is None or state[0] in "ZX"
+    return _state(pid) is None
 
 
 def wait_gone(pid, timeout_s=10):
