@@ -8,19 +8,19 @@ balancer announces, so whoever wants a certain one comes this way, too.
 """
 
 from chaos.stand import processes
-from chaos.stand.gateways import ADMIN_PORT, INGEST_PORT, PROXY_PROTOCOL
+from chaos.stand.gateways import ADMIN_PORT, INGEST_PORT
 from chaos.stand.network import HUB
 
 ROLE, PORT, STATISTICS_PORT = "balancer", 8080, 8404
 DIRECT_PORT = 8081  # the first zone's, then one each
+ANNOUNCED = "send-proxy-v2 proxy-v2-options crc32c"  # the gateways know their clients' addresses
 
 
 def configuration(places, address, zones):
-    proxy = {"off": "", "v1": " send-proxy", "v2": " send-proxy-v2"}[PROXY_PROTOCOL]
-    servers = "".join(f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT} check port {ADMIN_PORT}{proxy}\n"
+    servers = "".join(f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT} check port {ADMIN_PORT} {ANNOUNCED}\n"
                       for zone in zones)
     direct = "".join(f"listen {zone.gateway.name}\n  bind {address}:{DIRECT_PORT + number}\n"
-                     f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT}{proxy}\n"
+                     f"  server {zone.gateway.name} {zone.address}:{INGEST_PORT} {ANNOUNCED}\n"
                      for number, zone in enumerate(zones))
     return (
         "global\n"

@@ -10,7 +10,6 @@ from chaos.stand.places import replace
 from tests.lib.gateway import yaml
 
 INGEST_PORT, ADMIN_PORT, PEER_PORT = 8080, 9464, 9470
-PROXY_PROTOCOL = "off"  # or v2, when the gateway takes it: the balancer follows this
 SOURCE, TOPIC = "payments", "payments.events"
 SPOOL_MAX = "2GiB"
 
@@ -19,15 +18,13 @@ def configuration(places, zone, zones):
     keys = places.dir / "keys"
     peers = [{"name": each.gateway.name, "zone": each.name, "address": f"{each.address}:{PEER_PORT}"}
              for each in zones if each is not zone]
-    listen = {"ingest": [f"{zone.address}:{INGEST_PORT}"], "admin": f"0.0.0.0:{ADMIN_PORT}"}
-    if PROXY_PROTOCOL != "off":
-        listen["proxy_protocol"] = PROXY_PROTOCOL
+    listen = {"ingest": [f"{zone.address}:{INGEST_PORT}"], "admin": f"0.0.0.0:{ADMIN_PORT}", "proxy_protocol": "v2"}
     brokers = ",".join(f"{each.address}:{CLIENT_PORT}" for each in zones)
     return {
         "node": {"name": zone.gateway.name, "zone": zone.name, "cluster": "chaos"},
         "listen": listen,
         "kafka": {"brokers": f'"{brokers}"', "properties": {"compression.type": "lz4"}},
-        "spool": {"dir": str(zone.gateway.spool_dir), "segment": "16MiB", "max": SPOOL_MAX, "retain": "24h"},
+        "spool": {"dir": str(zone.gateway.spool_dir), "segment": "4MiB", "max": SPOOL_MAX, "retain": "24h"},
         "dedupe": {"window": "24h", "memory": "128MiB", "key_file": str(keys / "dedupe.key")},
         "ha": {
             "ack": "az2", "listen": f"{zone.address}:{PEER_PORT}", "takeover_after": "5s", "peers": peers,
