@@ -17,7 +17,7 @@ BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build-fuzz"))
 RUNS = int(os.environ.get("FUZZ_RUNS", "200000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 # A belt for targets that are slow under the sanitizers: then fewer than RUNS are made, and the verdict says how many.
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "12"))
 INPUT_BYTES_MAX = 65536
 
 
