@@ -63,7 +63,7 @@ def load(path):
 
 
 def every(folder=FOLDER):
-    return [load(path) for path in sorted(pathlib.Path(folder).glob("*.json"))]
+    return [load(path) for path in sorted(pathlib.Path(folder).glob("*.json"), key=lambda each: each.stem)]
 
 
 def named(name, folder=FOLDER):

@@ -32,10 +32,10 @@ def _heal(cluster, key):
     if words[0] not in HEALS:
         raise KeyError(f"nobody knows how to heal {key!r}")
     module, function, more = HEALS[words[0]]
-    zone = cluster.zone(words[1])
-    if words[0] == "vanished" and zone.gateway.pid:
-        processes.kill(zone.gateway.pid)  # it may not have noticed yet
-    return getattr(importlib.import_module(f"chaos.faults.{module}"), function)(zone.name, **more)["proof"]
+    if words[0] == "vanished" and cluster.zone(words[1]).gateway.pid:
+        processes.kill(cluster.zone(words[1]).gateway.pid)  # it may not have noticed yet
+    # The second word is a zone, or a part of the warehouse.
+    return getattr(importlib.import_module(f"chaos.faults.{module}"), function)(words[1], **more)["proof"]
 
 
 def heal_all():

@@ -152,6 +152,9 @@ class Drilling:
             verdict.reasons.append("no fault was applied")
         if not verdict.reasons:
             verdict.verdict = PASS
+            # Tens of megabytes each, and nothing to look for in them.
+            for path in self.folder.glob("history*.jsonl"):
+                path.unlink()
 
     def _write(self):
         self.reports.mkdir(parents=True, exist_ok=True)

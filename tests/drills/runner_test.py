@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import importlib
+import inspect
 import io
 import json
 import pathlib
@@ -15,7 +17,7 @@ import unittest
 from unittest import mock
 from xml.etree import ElementTree
 
-from chaos.drilling import criteria, drills, engine, sampler, series
+from chaos.drilling import criteria, drills, engine, rollbacks, sampler, series
 from chaos.drilling.main import ROOT, conduct, run_all
 from tests.drills import local
 from tests.drills.desk_stand import DeskStand, verdict_of
@@ -273,6 +275,12 @@ class FilesTest(unittest.TestCase):
                 engine.validate(drill)
                 self.assertTrue(drill.experiment["rollbacks"], "what is broken must be healed whatever comes")
                 self.assertIsNotNone(drill.runbook, "an operator must find what to do")
+
+    def test_each_heal_of_the_rollback_is_there(self):
+        for word, (module, function, arguments) in rollbacks.HEALS.items():
+            with self.subTest(word):
+                found = getattr(importlib.import_module(f"chaos.faults.{module}"), function)
+                inspect.signature(found).bind("az-a", **arguments)
 
     def test_the_list_needs_nothing(self):
         listed = subprocess.run([sys.executable, ROOT / "chaos/drill", "--list", "--long"], stdout=subprocess.PIPE,
