@@ -46,8 +46,12 @@ static bool unconnected(const struct load *load)
     return load->options.fail_unconnected && load->ready_head == NULL && load_connections_up(load) == 0;
 }
 
-static void fail_unconnected(struct load *load)
+// Sends what is due and for which there is room.
+static void send_due(struct load *load)
 {
+    dispatch(load);
+    if (!unconnected(load))
+        return;
     for (struct load_request *request; (request = load_request_next(load)) != NULL;)
         load_request_done(load, request, &load->connections[0], LOAD_CAUSE_CONNECT);
 }
@@ -135,6 +139,7 @@ static bool advance(struct load *load)
         open_window(load);
     bool time_up = options->duration_ns >= 0 && load->now_ns - load->start_ns >= options->duration_ns;
     if (sending && (time_up || stops > 0 || !load->issuing)) {
+        send_due(load); // what remains unsent is what there was no room for
         stop_issuing(load);
         sending = false;
     }
@@ -146,13 +151,10 @@ static void run(struct load *load)
     start(load);
     int64_t tick_ns = load->now_ns + LOAD_TICK_MS * SL_NS_PER_MS;
     while (advance(load)) {
-        dispatch(load);
+        send_due(load);
         load_connections_flush(load);
         int64_t until_ns = tick_ns;
-        bool alone = unconnected(load);
-        if (alone)
-            fail_unconnected(load);
-        int64_t due_ns = load->ready_head != NULL || alone ? load_request_due_ns(load) : INT64_MAX;
+        int64_t due_ns = load->ready_head != NULL || unconnected(load) ? load_request_due_ns(load) : INT64_MAX;
         int64_t end_ns = load->options.duration_ns >= 0 && load->issue_end_ns == 0
                              ? load->start_ns + load->options.duration_ns
                              : INT64_MAX;

@@ -46,7 +46,7 @@ class ThroughARestart(unittest.TestCase):
     def load(self, name, **settings):
         folder = self.home / name
         folder.mkdir()
-        load = Load(self.cluster, folder, rate=800, accounts=500, connections=4, **settings)
+        load = Load(self.cluster, folder, rate=400, accounts=500, connections=4, **settings)
         self.addCleanup(load.close)
         load.start()
         return load
@@ -57,14 +57,14 @@ class ThroughARestart(unittest.TestCase):
 
     def test_nothing_is_lost_doubled_or_out_of_order(self):
         first = self.load("first")
-        self.progressed(first, 300)
+        self.progressed(first, 200)
         first.stop()
         load = self.load("second", batch=3, duplicates=0.05)
-        self.progressed(load, 500)
+        self.progressed(load, 300)
         self.gateway.stop()
         waiting.until(lambda: load.progress()["failed"] > 0, lambda: f"{load.progress()}: nobody noticed", 30, 0.05)
         self.gateway.start()
-        self.progressed(load, 3000)
+        self.progressed(load, 1500)
         summary = load.stop()
         self.gateway.wait_drained()
         result = judge.judge(self.cluster, load, load.folder)
@@ -76,14 +76,14 @@ class ThroughARestart(unittest.TestCase):
         self.assertEqual(figures["open_found"] + figures["open_absent"], 0)
         self.assertEqual(figures["availability"], 1)
         self.assertLess(figures["availability_before_retries"], 1)
-        self.assertGreaterEqual(result["events"]["earlier"], 300)
-        self.assertGreater(summary["again"], 20)
+        self.assertGreaterEqual(result["events"]["earlier"], 200)
+        self.assertGreater(summary["again"], 10)
         self.assertGreaterEqual(summary["duplicates"], summary["again"])
         self.assertEqual(json.loads((load.folder / "judge.json").read_text())["figures"], figures)
 
     def test_a_record_that_vanishes_is_seen(self):
         load = self.load("load")
-        self.progressed(load, 500)
+        self.progressed(load, 300)
         load.stop()
         self.gateway.wait_drained()
         load.history.write_text(load.history.read_text().replace('"k":"acc_00000042"', '"k":"acc_00000043"'))
