@@ -24,6 +24,7 @@ HEALS = {
     "vanished": ("disk", "come_back", {"wait_s": WAIT_S}),
     "clock": ("clock", "back", {}),
     "certificate": ("certificate", "renew", {}),
+    "flood": ("flood", "stop", {}),
 }
 
 

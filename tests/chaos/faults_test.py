@@ -11,8 +11,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from chaos.faults import Skip, broker, certificate, clock, disk, gateway, partition, slow, zone  # noqa: E402
-from chaos.faults import quorum  # noqa: E402
+from chaos.faults import Skip, broker, certificate, clock, disk, flood, gateway, partition  # noqa: E402
+from chaos.faults import quorum, slow, zone  # noqa: E402
 from chaos.stand import Cluster, gateways, report  # noqa: E402
 from tests.kafka.wire import WireError  # noqa: E402
 from tests.lib.client import Load, environment_build  # noqa: E402
@@ -182,6 +182,11 @@ class Faults(unittest.TestCase):
             self.applied(clock.jump, "az-b", seconds=seconds, seen="clock off")
             self.assertTrue(gateways.ready(self.b)[0])
             self.applied(clock.back, "az-b")
+
+    def test_reset_flood(self):
+        self.applied(flood.start, "az-b", seen="flood of HTTP/2 resets")
+        self.assertTrue(gateways.ready(self.b)[0])
+        self.applied(flood.stop, "az-b")
 
     # ---- disks
 
