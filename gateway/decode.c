@@ -241,6 +241,27 @@ static bool frame_read(struct sl_reader *reader, struct frame *frame)
     return !reader->failed;
 }
 
+// RFC 8878, 3.1.1.2: a block is a header of 3 bytes and what it says. A compressed one holds at least the headers of its
+// two sections; libzstd's streaming decoder passes over one of no bytes all the same, its one-shot decoder does not.
+// The rest is left to the library.
+static bool find_empty_block(struct sl_reader *reader, const uint8_t **where)
+{
+    enum { RLE = 1, COMPRESSED = 2 };
+    for (bool last = false; !last;) {
+        const uint8_t *header = sl_read_span(reader, 3).bytes;
+        if (reader->failed)
+            return false;
+        uint32_t word = header[0] | (uint32_t)header[1] << 8 | (uint32_t)header[2] << 16;
+        uint32_t type = word >> 1 & 3, length = word >> 3;
+        *where = header;
+        if (type == COMPRESSED && length == 0)
+            return true;
+        sl_read_span(reader, type == RLE ? 1 : length);
+        last = word & 1;
+    }
+    return false;
+}
+
 // Judges the frame at `offset` before the library does, and makes room for what it says it holds.
 static bool frame_begin(struct decoder *decoder, struct sl_span encoded, size_t offset, struct sl_error *err)
 {
@@ -257,6 +278,10 @@ static bool frame_begin(struct decoder *decoder, struct sl_span encoded, size_t 
         return too_large(decoder, err);
     if (frame.window_bytes > UINT64_C(1) << WINDOW_LOG_MAX)
         return sl_fail(err, SL_E_INVALID, "zstd at byte %zu: the frame needs a window of more than 8 MiB", offset);
+    const uint8_t *block;
+    if (find_empty_block(&reader, &block))
+        return sl_fail(err, SL_E_INVALID, "zstd at byte %zu: a compressed block of no bytes",
+                       (size_t)(block - (const uint8_t *)encoded.bytes));
     return !frame.size_known || reserve(decoder, (size_t)frame.size, err);
 }
 

@@ -287,6 +287,29 @@ static void refused_by_name(void **unused)
     decoder_free(decoder);
 }
 
+// libzstd's streaming decoder takes such a frame, its one-shot decoder does not.
+static void an_empty_compressed_block(void **unused)
+{
+    (void)unused;
+    // Magic, no checksum and no size, a window of 2 MiB; a raw block "{}"; a compressed block of no bytes.
+    static const uint8_t frame[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0x10, 0, 0, '{', '}', 5, 0, 0};
+    static const uint8_t sound[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0x10, 0, 0, '{', '}', 1, 0, 0};
+    struct decoder *decoder = decoder_new(1000, 1000);
+    struct sl_span out;
+    struct sl_error err;
+    assert_refused(decoder, DECODE_ZSTD, (struct sl_span){frame, sizeof(frame)}, SL_E_INVALID,
+                   "zstd at byte 11: a compressed block of no bytes");
+    assert_true(decoder_run(decoder, DECODE_ZSTD, (struct sl_span){sound, sizeof(sound)}, &out, &err));
+    assert_int_equal(out.length, 2);
+    // The frame before it is sound, and the place is that of the body.
+    uint8_t both[sizeof(sound) + sizeof(frame)];
+    memcpy(both, sound, sizeof(sound));
+    memcpy(both + sizeof(sound), frame, sizeof(frame));
+    assert_refused(decoder, DECODE_ZSTD, (struct sl_span){both, sizeof(both)}, SL_E_INVALID,
+                   "zstd at byte 25: a compressed block of no bytes");
+    decoder_free(decoder);
+}
+
 static void zstd_windows(void **unused)
 {
     (void)unused;
@@ -316,6 +339,7 @@ int main(void)
         cmocka_unit_test(truncated_anywhere),
         cmocka_unit_test(damaged_anywhere),
         cmocka_unit_test(refused_by_name),
+        cmocka_unit_test(an_empty_compressed_block),
         cmocka_unit_test(zstd_windows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
