@@ -241,9 +241,9 @@ static bool frame_read(struct sl_reader *reader, struct frame *frame)
     return !reader->failed;
 }
 
-// RFC 8878, 3.1.1.2: a block is a header of 3 bytes and what it says. A compressed one holds at least the headers of its
-// two sections; libzstd's streaming decoder passes over one of no bytes all the same, its one-shot decoder does not.
-// The rest is left to the library.
+// RFC 8878, 3.1.1.2: a block is a header of 3 bytes and what it says. A compressed one holds at least the headers of
+// its two sections; libzstd's streaming decoder passes over one of no bytes all the same, its one-shot decoder does
+// not. The rest is left to the library.
 static bool find_empty_block(struct sl_reader *reader, const uint8_t **where)
 {
     enum { RLE = 1, COMPRESSED = 2 };
