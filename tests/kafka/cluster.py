@@ -174,14 +174,22 @@ class Cluster:
         return wire.first_answer(addresses, timeout_s, request)
 
     def create_topic(self, name, partitions=4, replication=None, config=None):
-        """Returns when every partition has a leader that all running brokers know of."""
+        """Returns when every partition has a leader that all running brokers know of, and that serves it."""
         factor = replication or min(3, len(self._brokers))
         self._first(lambda address: wire.create_topic(address, name, partitions, factor, config))
         end = time.monotonic() + 30
-        while not self._led(name, partitions):
+        while not (self._led(name, partitions) and self._served(name)):
             if time.monotonic() > end:
                 raise ClusterError(f"topic {name} has no leader")
             time.sleep(0.05)
+
+    def _served(self, name):
+        """A broker tells who leads a partition before it has made the partition's log."""
+        try:
+            self.high_watermarks(name)
+        except (wire.WireError, ClusterError):
+            return False
+        return True
 
     def _led(self, name, partitions):
         for each in self._brokers.values():
