@@ -217,12 +217,13 @@ def life(cluster, options):
 def kills(cluster, options):
     """kill -9 behind every step; the next process goes on."""
     with Stand(cluster, options, "kills") as stand:
-        process = Drainer(stand, "gw-t1", "-m", 100)
-        stream, end, claims = process.stream, process.append(6000), []
+        # Short transactions and many records, so that a range takes several of them.
+        process = Drainer(stand, "gw-t1", "-m", 20)
+        stream, end, claims = process.stream, process.append(60000), []
 
         def begin():
             process.kill()
-            return Drainer(stand, "gw-t1", "-m", 100)
+            return Drainer(stand, "gw-t1", "-m", 20)
 
         process = begin()
         process.do("init", stream)
@@ -235,6 +236,7 @@ def kills(cluster, options):
             process = begin()
             through, claim = process.claim(stream)
             claims.append((through, claim))
+            report.expect(through < end, "all of it was committed at once: nothing is in the middle")
             process.order("records", stream, through + 1, end)
             process.until(lambda d: d.find("committed", lambda l: l["committed"] > through), "something is committed")
         process = begin()
