@@ -91,7 +91,7 @@ static void take(struct cell *cell, struct post *post)
     free(post);
 }
 
-static void drop_posts(struct cell *cell)
+void cell_drop_posts(struct cell *cell)
 {
     for (struct post *post = take_posts(cell), *next; post != NULL; post = next) {
         next = post->next;
@@ -413,7 +413,7 @@ void cell_stop(struct cell *cell)
         cell->givings[peer] = NULL;
     }
     tap_clear(&cell->tap);
-    drop_posts(cell);
+    cell_drop_posts(cell);
     if (cell->tick != NULL)
         event_free(cell->tick);
     if (cell->wake != NULL)

@@ -186,6 +186,7 @@ bool cell_listen(struct cell *cell, const struct peers_options *callbacks, struc
 
 // cell.c
 void cell_post(struct cell *cell, struct post *post); // any thread
+void cell_drop_posts(struct cell *cell);              // when the thread has ended
 // Every action that the core has, carried out; then what others see of it.
 void cell_act(struct cell *cell);
 int64_t cell_now(void);

@@ -113,6 +113,7 @@ void cell_free(struct cell *cell)
 {
     if (cell == NULL)
         return;
+    cell_drop_posts(cell); // what the spool said between cell_stop and its close
     if (cell->base != NULL)
         event_base_free(cell->base);
     if (cell->wake_fd >= 0)

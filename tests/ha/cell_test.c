@@ -248,6 +248,7 @@ static void stop(struct world *world, unsigned index)
     struct node *node = &world->nodes[index];
     struct sl_error err;
     cell_stop(node->cell);
+    cell_on_synced(node->cell, 0, 0); // as the spool may until it is closed
     model_client_free(node->client);
     bool closed = spool_close(node->spool, &err);
     cell_free(node->cell);
