@@ -262,6 +262,16 @@ void ha_saw_progress(struct ha_core *core, int64_t now_ns, struct ha_id id, uint
         ha_lane_rival(core, stream, lane);
 }
 
+void ha_say_all(struct ha_core *core)
+{
+    HA_EACH_PEER(core, peer)
+    {
+        struct ha_action *say = core->members[peer].up ? ha_emit(core, HA_SAY_ALL, NULL) : NULL;
+        if (say != NULL)
+            say->peer = peer;
+    }
+}
+
 // Whether a member became suspect since the last heartbeat: a taker waits for the others to say so, too.
 static bool fell_silent(const struct ha_core *core)
 {
@@ -279,12 +289,7 @@ void ha_tick(struct ha_core *core, int64_t now_ns)
     ha_clock(core, now_ns);
     if (now_ns - core->said_ns >= core->options.heartbeat_ns || fell_silent(core)) {
         core->said_ns = now_ns;
-        HA_EACH_PEER(core, peer)
-        {
-            struct ha_action *say = core->members[peer].up ? ha_emit(core, HA_SAY_ALL, NULL) : NULL;
-            if (say != NULL)
-                say->peer = peer;
-        }
+        ha_say_all(core);
     }
     if (core->opening && ha_emit(core, HA_OPEN, NULL) != NULL)
         core->opening = false;

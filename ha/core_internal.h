@@ -13,6 +13,8 @@ void ha_clock(struct ha_core *core, int64_t now_ns); // first thing of every inp
 // A free action, zeroed but for kind, stream and head (NULL: of no stream); NULL when there is no room: change no state
 // then.
 struct ha_action *ha_emit(struct ha_core *core, enum ha_action_kind kind, const struct ha_stream *stream);
+// A heartbeat to each peer that is up, as far as there is room for actions.
+void ha_say_all(struct ha_core *core);
 uint32_t ha_lane_of(struct ha_stream *stream, uint32_t lane_id); // index, made when it is new; HA_LANES_MAX: no room
 bool ha_room(const struct ha_core *core, uint32_t actions);
 uint64_t ha_chance(struct ha_core *core); // from the seed

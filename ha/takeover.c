@@ -122,12 +122,7 @@ static void take_up(struct ha_core *core, struct ha_stream *stream, uint32_t ind
     if (begin(core, stream, index, HA_STEP_INIT, HA_INIT) == NULL || stream->id.member == core->options.self)
         return;
     // The others are to know at once, before their turns come.
-    HA_EACH_PEER(core, peer)
-    {
-        struct ha_action *say = core->members[peer].up ? ha_emit(core, HA_SAY_ALL, NULL) : NULL;
-        if (say != NULL)
-            say->peer = peer;
-    }
+    ha_say_all(core);
 }
 
 void ha_claims(struct ha_core *core)
