@@ -1,9 +1,7 @@
 """Brokers: killed, frozen, all of them, the active controller, fewer in sync than Kafka needs to take anything."""
 
-import signal
-
-from chaos.faults import partition, quorum
-from chaos.faults.base import FaultNotApplied, cluster, need, proven, reachable
+from chaos.faults import partition, process, quorum
+from chaos.faults.base import FaultNotApplied, cluster, need, proven
 from chaos.stand import brokers, processes
 from tests.kafka.wire import WireError
 
@@ -12,56 +10,33 @@ def needs():
     return ["netns"]
 
 
-def _running(zone):
-    pid = zone.broker.pid
-    if not pid:
-        raise FaultNotApplied(f"the broker in {zone.name} is dead already")
-    return pid
-
-
 def kill(zone):
     """SIGKILL."""
     ours = cluster()
-    zone = ours.zone(zone)
-    pid = _running(zone)
-    ours.injected.put(f"broker {zone.name}", zone.name, "broker killed")
-    processes.kill(pid)
-    why = reachable(zone.address, brokers.CLIENT_PORT, zone.netns)
-    if not why:
-        raise FaultNotApplied(f"something still listens in {zone.name}")
-    return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
+    return process.kill("broker", ours, ours.zone(zone), brokers.CLIENT_PORT)
 
 
 def start(zone, wait_s=0):
     """Starts a dead broker, thaws a frozen one. `wait_s`: waits so long until all replicas are in sync."""
     ours = cluster()
     zone = ours.zone(zone)
-    pid = zone.broker.pid
-    if pid:
-        processes.send(pid, signal.SIGCONT)
-        proven(lambda: not processes.stopped(pid), f"the broker in {zone.name} is frozen still", 5)
-    else:
-        ours.start_broker(zone)
-    ours.injected.drop(f"broker {zone.name}")
+    process.start("broker", ours, zone)
     if wait_s:
         ours.wait_in_sync(wait_s)
-    return {"proof": f"process {zone.broker.pid} runs", "zone": zone.name}
+    return process.runs("broker", zone)
 
 
 def freeze(zone):
     """SIGSTOP: it keeps its connections and says nothing."""
     ours = cluster()
     zone = ours.zone(zone)
-    pid = _running(zone)
-    ours.injected.put(f"broker {zone.name}", zone.name, "broker frozen")
-    processes.send(pid, signal.SIGSTOP)
-    proven(lambda: processes.stopped(pid), f"the broker in {zone.name} is not frozen", 5)
+    frozen = process.freeze("broker", ours, zone)
     try:
         ours.metadata([zone], [], timeout_s=1)
         raise FaultNotApplied(f"the broker in {zone.name} still answers")
     except WireError as error:
-        why = str(error)
-    return {"proof": f"process {pid} is stopped; asked: {why}", "zone": zone.name}
+        frozen["proof"] += f"; asked: {error}"
+    return frozen
 
 
 def kill_all():

@@ -3,7 +3,8 @@
 import signal
 import time
 
-from chaos.faults.base import FaultNotApplied, cluster, proven, reachable
+from chaos.faults import process
+from chaos.faults.base import FaultNotApplied, cluster, proven
 from chaos.stand import processes
 from chaos.stand.gateways import PEER_PORT
 
@@ -12,58 +13,33 @@ def needs():
     return ["netns"]
 
 
-def _running(zone):
-    pid = zone.gateway.pid
-    if not pid:
-        raise FaultNotApplied(f"the gateway in {zone.name} is dead already")
-    return pid
-
-
 def kill(zone):
     """SIGKILL."""
     ours = cluster()
-    zone = ours.zone(zone)
-    pid = _running(zone)
-    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway killed")
-    processes.kill(pid)
-    why = reachable(zone.address, PEER_PORT, zone.netns)
-    if not why:
-        raise FaultNotApplied(f"something still listens in {zone.name}")
-    return {"proof": f"process {pid} is gone; its port: {why}", "zone": zone.name}
+    return process.kill("gateway", ours, ours.zone(zone), PEER_PORT)
 
 
 def freeze(zone):
     """SIGSTOP: it keeps its connections and says nothing."""
     ours = cluster()
-    zone = ours.zone(zone)
-    pid = _running(zone)
-    ours.injected.put(f"gateway {zone.name}", zone.name, "gateway frozen")
-    processes.send(pid, signal.SIGSTOP)
-    proven(lambda: processes.stopped(pid), f"the gateway in {zone.name} is not frozen", 5)
-    return {"proof": f"process {pid} is stopped", "zone": zone.name}
+    return process.freeze("gateway", ours, ours.zone(zone))
 
 
 def start(zone, wait_s=0):
     """Starts a dead gateway, thaws a frozen one. `wait_s`: waits so long until it is ready."""
     ours = cluster()
     zone = ours.zone(zone)
-    pid = zone.gateway.pid
-    if pid:
-        processes.send(pid, signal.SIGCONT)
-        proven(lambda: not processes.stopped(pid), f"the gateway in {zone.name} is frozen still", 5)
-    else:
-        ours.start_gateway(zone)
-    ours.injected.drop(f"gateway {zone.name}")
+    process.start("gateway", ours, zone)
     if wait_s:
         ours.wait_ready([zone], wait_s)
-    return {"proof": f"process {zone.gateway.pid} runs", "zone": zone.name}
+    return process.runs("gateway", zone)
 
 
 def stop(zone, timeout_s=60):
     """SIGTERM, and waits for the end of the drain."""
     ours = cluster()
     zone = ours.zone(zone)
-    pid = _running(zone)
+    pid = process.running("gateway", zone)
     began = time.monotonic()
     ours.injected.put(f"gateway {zone.name}", zone.name, "gateway stopped")
     processes.send(pid, signal.SIGTERM)
@@ -76,7 +52,7 @@ def rolling_restart(timeout_s=90):
     ours = cluster()
     found = []
     for zone in ours.zones:
-        old = _running(zone)
+        old = process.running("gateway", zone)
         ended = stop(zone.name, timeout_s)["proof"]
         start(zone.name, timeout_s)
         proven(lambda zone=zone: ours.peers_up(zone) == 2, f"{zone.gateway.name} does not find its peers", timeout_s)
