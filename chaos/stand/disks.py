@@ -5,9 +5,11 @@ leave the other. What a power cut does is FS_IOC_SHUTDOWN without flushing: the 
 gets EIO, and the next mount replays the journal; what was written and not synced is not there any more.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import struct
 import time
 
@@ -47,15 +49,32 @@ def mounted(point):
     return str(point) in mounts_below(os.path.dirname(point))
 
 
-def unmount(point, timeout_s=10):
-    """Waits for the last user to be gone from it."""
+def users(point):
+    """["1234 (bash)"]: who has something open there, or stands in it."""
+    device, found = os.stat(point).st_dev, []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        links = [f"/proc/{entry}/cwd", f"/proc/{entry}/root"]
+        with contextlib.suppress(OSError):
+            links += [f"/proc/{entry}/fd/{each}" for each in os.listdir(f"/proc/{entry}/fd")]
+        for link in links:
+            with contextlib.suppress(OSError):
+                if os.stat(link).st_dev == device:
+                    name = pathlib.Path(f"/proc/{entry}/comm").read_text(encoding="utf-8").strip()
+                    found.append(f"{entry} ({name})")
+                    break
+    return found
+
+
+def unmount(point, timeout_s=30):
+    """Waits for the last user to be gone from it; StandError names who is not."""
     end = time.monotonic() + timeout_s
     while True:
         done = run("umount", point, check=False)
         if done.returncode == 0:
             return
         if time.monotonic() > end:
-            raise StandError(f"umount {point}: {done.stderr.strip()}")
+            there = ", ".join(users(point)) or "nobody that can be seen"
+            raise StandError(f"{done.stderr.strip()}, used by {there}")
         time.sleep(0.05)
 
 

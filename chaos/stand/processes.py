@@ -4,7 +4,9 @@ Each has SLUICE_CHAOS=<mark>/<role> in its environment. No pid file can go stale
 taken for ours, its pid reused or not.
 """
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -58,16 +60,30 @@ def all_of(places):
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                environment = file.read()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        for item in environment.split(b"\0"):
+        for item in _environment(entry).split(b"\0"):
             if item.startswith(wanted):
                 if _state(entry):
                     found[int(entry)] = item[len(wanted):].decode()
     return found
+
+
+def _environment(pid):
+    """Of a process whose first thread has ended while another is still inside the kernel, the other one's: the first
+    one's is empty by then, and the process would be nobody's, with its files open."""
+    environment = _read(f"/proc/{pid}/environ")
+    if not environment and (_state(pid) or "?")[0] == "Z":
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                environment = environment or _read(f"/proc/{pid}/task/{thread}/environ")
+    return environment
+
+
+def _read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
 
 
 def find(places, role):
@@ -124,18 +140,33 @@ def in_namespaces(paths):
     return found
 
 
-def kill_all(places, timeout_s=10):
-    """SIGKILL to all of the cluster, until two looks in a row find nothing: one may be forking just now."""
-    end, quiet = time.monotonic() + timeout_s, 0
-    while quiet < 2:
-        left = set(all_of(places)) | set(in_namespaces(_namespaces(places)))
-        left.discard(os.getpid())
-        for pid in left:
-            send(pid, signal.SIGKILL)
-        quiet = 0 if left else quiet + 1
-        if left and time.monotonic() > end:
-            raise StandError(f"these do not end by SIGKILL: {sorted(left)}")
-        time.sleep(0.02)
+def kill_all(places, timeout_s=30):
+    """SIGKILL to all of the cluster, until two looks in a row find nothing: one may be forking just now. Afterwards
+    each has let go of its files: while the kernel takes a process down it carries no mark, but its disk is busy."""
+    end, quiet, killed = time.monotonic() + timeout_s, 0, {}
+    try:
+        while quiet < 2:
+            left = set(all_of(places)) | set(in_namespaces(_namespaces(places)))
+            left.discard(os.getpid())
+            for pid in left:
+                if pid not in killed:
+                    with contextlib.suppress(ProcessLookupError):
+                        killed[pid] = os.pidfd_open(pid)
+                send(pid, signal.SIGKILL)
+            quiet = 0 if left else quiet + 1
+            _past(end, left)
+            time.sleep(0.02)
+        for pid, descriptor in killed.items():
+            while not select.select([descriptor], [], [], 0.02)[0]:  # readable when the last thread is gone
+                _past(end, {pid})
+    finally:
+        for descriptor in killed.values():
+            os.close(descriptor)
+
+
+def _past(end, left):
+    if left and time.monotonic() > end:
+        raise StandError(f"these do not end by SIGKILL: {sorted(left)}")
 
 
 def _namespaces(places):

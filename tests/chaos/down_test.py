@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from chaos.stand import Cluster, StandError, network, processes  # noqa: E402
+from chaos.stand import Cluster, StandError, disks, network, processes  # noqa: E402
 from chaos.stand.places import Places  # noqa: E402
 from chaos.stand.shell import run  # noqa: E402
 from tests.chaos import snapshot  # noqa: E402
@@ -99,6 +100,48 @@ class Down(unittest.TestCase):
             run("ip", "netns", "del", "sluice-chaos-test-stranger")
             precious.unlink()
             self.places.dir.rmdir()
+
+
+# Its first thread ends, another one goes on with a file open.
+HALF_DEAD = """
+import ctypes, sys, threading, time
+held = open(sys.argv[1] + "/held", "w")
+threading.Thread(target=time.sleep, args=(60,)).start()
+open(sys.argv[2], "w").close()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root")
+class Busy(unittest.TestCase):
+    """A disk is taken away when the last who uses it has gone, and not before."""
+
+    def setUp(self):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="sluice-chaos-test-", dir=disk_root()))
+        self.places = Places(self.home)
+        self.point = self.places.mount("az-a", "spool")
+        disks.make(self.places.image("az-a", "spool"), 16 << 20)
+        disks.mount(self.places.image("az-a", "spool"), self.point)
+
+    def tearDown(self):
+        processes.kill_all(self.places)
+        disks.remove(self.places)
+        shutil.rmtree(self.home)
+
+    def test_a_process_whose_first_thread_has_ended(self):
+        pid = processes.spawn(self.places, "half", [sys.executable, "-c", HALF_DEAD, self.point, self.home / "there"])
+        stat = pathlib.Path(f"/proc/{pid}/stat")
+        until(lambda: (self.home / "there").exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z",
+              "its first thread does not end", 20, 0.02)
+        self.assertEqual(processes.all_of(self.places), {pid: "half"})
+        processes.kill_all(self.places)
+        disks.unmount(self.point, timeout_s=0)
+
+    def test_a_stranger_is_named_and_left(self):
+        with open(self.point / "precious", "w", encoding="ascii"):
+            with self.assertRaisesRegex(StandError, rf"busy.*used by .*\b{os.getpid()} \("):
+                disks.unmount(self.point, timeout_s=0)
+        disks.unmount(self.point, timeout_s=0)
 
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root")
