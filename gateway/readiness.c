@@ -35,14 +35,17 @@ static const char *spool_trouble(enum spool_admission admission)
     return "unknown";
 }
 
-// Level kafka: is the source's lane able to commit?
-static const char *lane_trouble(struct gateway *gateway, const char *lane)
+// Level kafka: is the source's lane able to commit? A broker of the node's own zone answers questions also when both
+// are cut off from the others, so what counts is what was committed.
+static const char *lane_trouble(struct gateway *gateway, const struct config_source *source)
 {
     struct produce_lane_status lanes[2 * SPOOL_LANES_MAX];
     size_t count = produce_lanes(gateway->produce, lanes, sizeof(lanes) / sizeof(lanes[0]));
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(lanes[i].lane, lane) != 0)
+        if (strcmp(lanes[i].lane, source->lane) != 0)
             continue;
+        if (lanes[i].waiting_since_ns != 0 && sl_monotonic_ns() - lanes[i].waiting_since_ns > source->ack_timeout_ns)
+            return "Kafka has committed nothing of the lane for longer than an answer may take";
         switch (lanes[i].state) {
         case PRODUCE_FOLLOWING:
             return NULL;
@@ -60,9 +63,9 @@ static const char *lane_trouble(struct gateway *gateway, const char *lane)
 }
 
 // Level kafka, and az2 while no other zone can be reached.
-static const char *kafka_trouble(struct gateway *gateway, const char *lane)
+static const char *kafka_trouble(struct gateway *gateway, const struct config_source *source)
 {
-    const char *why = lane_trouble(gateway, lane);
+    const char *why = lane_trouble(gateway, source);
     return why == NULL && !produce_connected(gateway->produce) ? "Kafka does not answer" : why;
 }
 
@@ -86,9 +89,9 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
     else
         *why = spool_trouble(spool_admit(gateway->spool, 0, priority_of(source)));
     if (*why == NULL && source->ack == ACK_KAFKA)
-        *why = kafka_trouble(gateway, source->lane);
+        *why = kafka_trouble(gateway, source);
     if (*why == NULL && source->ack == ACK_AZ2 && !cell_has_second_zone(cell_link_cell(gateway->link)) &&
-        kafka_trouble(gateway, source->lane) != NULL)
+        kafka_trouble(gateway, source) != NULL)
         *why = "no peer in another zone is connected, and Kafka cannot be reached";
     return *why == NULL;
 }

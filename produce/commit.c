@@ -20,6 +20,8 @@ enum step transaction_begin(struct lane *lane)
     sl_assert(!lane->session.taken);
     transaction_clear(lane);
     transaction->opened_ns = sl_monotonic_ns();
+    if (atomic_load(&lane->waiting_since_ns) == 0) // not after an abort: the same records wait
+        atomic_store(&lane->waiting_since_ns, transaction->opened_ns);
     if (is_transactional(lane)) {
         rd_kafka_error_t *error = rd_kafka_begin_transaction(lane->session.rk);
         if (error)
@@ -162,6 +164,7 @@ static void settle(struct lane *lane, const struct progress *progress)
     if (transaction->records)
         sizing_observe(&lane->sizing, transaction->records, now - transaction->opened_ns);
     atomic_store(&lane->last_commit_ns, now);
+    atomic_store(&lane->waiting_since_ns, 0);
     atomic_store(&lane->produce->reached_ns, now);
     lane->failures = 0;
     lane->fences = 0;

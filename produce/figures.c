@@ -78,6 +78,7 @@ static void copy_status(struct lane *lane, struct produce_lane_status *out)
 {
     pthread_mutex_lock(&lane->mutex);
     *out = lane->status;
+    out->waiting_since_ns = atomic_load(&lane->waiting_since_ns);
     pthread_mutex_unlock(&lane->mutex);
 }
 

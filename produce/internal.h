@@ -197,6 +197,7 @@ struct lane {
     _Atomic bool leaving;              // written under mutex: produce_release was called, the session ends at once
     _Atomic uint64_t committed;        // of the current stream
     _Atomic int64_t last_commit_ns;
+    _Atomic int64_t waiting_since_ns; // produce_lane_status
 
     // The thread's own.
     struct tail tail;

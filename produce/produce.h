@@ -98,7 +98,9 @@ struct produce_lane_status {
     char lane[SPOOL_NAME_MAX + 1];
     char stream[SPOOL_STREAM_ID_MAX]; // being drained now
     enum produce_lane_state state;
-    int64_t since_wall_ns; // of the state
+    int64_t since_wall_ns;    // of the state
+    int64_t waiting_since_ns; // monotonic; records were handed to Kafka then, and nothing was committed since; 0 = none
+                              // wait
     uint64_t committed_seq, verified_seq;
     uint64_t transactions, aborts, fenced, producers; // since start; producers = handles made
     uint64_t dead_lettered, refused;

@@ -294,6 +294,7 @@ static enum step idle_turn(struct lane *lane)
     struct session *session = &lane->session;
     bool stopping = atomic_load(&lane->produce->stopping);
     int64_t now = sl_monotonic_ns(), since_progress = now - session->progress_ns;
+    atomic_store(&lane->waiting_since_ns, 0);
     if (session->ended)
         return lane->driven ? end_of_range(lane) : end_of_stream(lane);
     if (is_starving(lane, now))
