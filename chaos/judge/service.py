@@ -96,7 +96,7 @@ def recovery(requests, fault_ns, until_ns=None, slow_ns=SLOW_NS, steady_ns=STEAD
         if not troubled or troubled[0][0] >= end:
             return {"rto_s": 0.0, "first_hurt_s": None, "steady_s": None}
         first = troubled[0][0]
-    last = fault_ns - 1
+    last = first - 1
     for start, stop in troubled:
         if start - last > steady_ns:
             break

@@ -281,6 +281,12 @@ class Recovery(unittest.TestCase):
             world.retried(counter, 5 * SECOND)
         self.assertEqual(self.of(world), {"rto_s": 3.8, "first_hurt_s": 0.3, "steady_s": 4.1})
 
+    def test_hurt_long_after_the_fault(self):
+        world = World()
+        for counter in range(173, 184):  # due at 17.3 s to 18.3 s
+            world.retried(counter, SECOND)
+        self.assertEqual(self.of(world), {"rto_s": 1.1, "first_hurt_s": 7.3, "steady_s": 8.4})
+
     def test_a_request_that_was_under_way(self):
         world = World()
         world.retried(98, SECOND)  # due at 9.8 s, fails at 10.8 s
