@@ -170,6 +170,11 @@ static bool take_frame(struct lane *lane, struct spool_frame *frame, struct sl_e
         return sl_fail(err, SL_E_REFUSED, "the copy of %s goes on at %" PRIu64 ", walked is %" PRIu64, session->stream,
                        first_seq, session->staged_through);
     }
+    // What a copy does not begin with was produced before it was made: there is nothing of it to walk.
+    if (lane->driven && first_seq > session->staged_through + 1) {
+        session->staged_through = first_seq - 1;
+        count_skipped(lane);
+    }
     session->cursor = chunk_new(session, frame);
     session->cursor_in = sl_reader_of(frame->body, frame->header.body_length);
     session->cursor_seq = first_seq;

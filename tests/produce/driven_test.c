@@ -444,6 +444,38 @@ static void test_idle_drains_end(void **state)
     end(place);
 }
 
+static void await_counted(struct place *place, const char *stream, uint64_t through)
+{
+    int64_t end_ns = sl_monotonic_ns() + wait_ns;
+    for (;;) {
+        struct spool_stream_info infos[4];
+        size_t count = spool_streams(place->stand->spool, infos, 4);
+        for (size_t i = 0; i < count && i < 4; i++)
+            if (strcmp(infos[i].id, stream) == 0 && infos[i].committed[0] == through)
+                return;
+        if (sl_monotonic_ns() > end_ns)
+            fail_msg("%s was not counted through %llu", stream, (unsigned long long)through);
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+}
+
+// This node's disk was lost. A peer gives back what of its stream is not in Kafka yet, and another one drains it: the
+// copy begins behind what was produced, and is counted as that moves.
+static void test_copy_behind_progress_is_counted(void **state)
+{
+    (void)state;
+    static const char stream[] = "gw-t1.7-00000007";
+    struct place *place = begin(0, 5 * SL_NS_PER_S);
+    struct progress progress = {.through = 400, .claim = 1, .drainer = "gw-t1.7-00000007"};
+    stand_store_copy(place->stand, stream, 401, 100);
+    stand_write_progress(place->stand, stream, "main", &progress);
+    await_counted(place, stream, 400);
+    progress = (struct progress){.through = 500, .claim = 2, .drainer = "gw-t2.1-00000001"};
+    stand_write_progress(place->stand, stream, "main", &progress);
+    await_counted(place, stream, 500);
+    end(place);
+}
+
 // Refused batches need a new producer; what was learned about them outlives it.
 static void test_refusals_are_remembered(void **state)
 {
@@ -479,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_stop_at_any_time),
         cmocka_unit_test(test_tombstone),
         cmocka_unit_test(test_idle_drains_end),
+        cmocka_unit_test(test_copy_behind_progress_is_counted),
         cmocka_unit_test(test_refusals_are_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

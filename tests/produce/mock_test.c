@@ -360,21 +360,7 @@ static void test_rival(void **state)
     stand_start(stand);
     stand_await_drained(stand);
     struct progress claim = {.through = 500, .claim = 9, .drainer = "gw-b1.7-cafe"};
-    uint8_t bytes[PROGRESS_BYTES_MAX];
-    size_t length = progress_encode(&claim, bytes);
-    char key[PROGRESS_KEY_MAX];
-    const char *stream = spool_stream(stand->spool);
-    progress_key(key, stream, "main");
-    char text[200];
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    rd_kafka_conf_set(conf, "bootstrap.servers", rd_kafka_mock_cluster_bootstraps(stand->cluster), text, sizeof(text));
-    rd_kafka_t *rival = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
-    assert_int_equal(
-        rd_kafka_producev(rival, RD_KAFKA_V_TOPIC(PROGRESS_TOPIC), RD_KAFKA_V_PARTITION(progress_partition(stream)),
-                          RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE(bytes, length), RD_KAFKA_V_END),
-        0);
-    assert_int_equal(rd_kafka_flush(rival, 10000), 0);
-    rd_kafka_destroy(rival);
+    stand_write_progress(stand, spool_stream(stand->spool), "main", &claim);
     // Fenced at the first step of the next transaction, before the mock has records of it that it would show.
     push(stand, API_ADD_PARTITIONS, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, 1);
     stand_append(stand, 500);

@@ -1,5 +1,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "spool/replica.h"
 #include "tests/produce/stand.h"
 
 enum { PARTITIONS = 4 };
@@ -179,6 +181,40 @@ void stand_append(struct stand *stand, uint32_t count)
             sl_crc32c(payload, (size_t)length));
     }
     submit(stand, batch);
+}
+
+struct copy {
+    struct spool_store store;
+    atomic_bool done;
+};
+
+static void on_stored(struct spool_store *store)
+{
+    atomic_store(&((struct copy *)(void *)store)->done, true);
+}
+
+void stand_store_copy(struct stand *stand, const char *stream, uint64_t first_seq, uint32_t count)
+{
+    struct spool_batch batch = {0};
+    for (uint32_t i = 0; i < count; i++)
+        add(stand, &batch, 0, RECORD_EVENT, 0, "{}", 2, sl_crc32c("{}", 2));
+    struct copy copy = {.store = {.head = {.lane_count = 1, .lanes = {"main"}},
+                                  .first_seq = first_seq,
+                                  .count = count,
+                                  .body = batch.records.bytes,
+                                  .body_length = (uint32_t)batch.records.length,
+                                  .new_base = true,
+                                  .done = on_stored}};
+    snprintf(copy.store.stream, sizeof(copy.store.stream), "%s", stream);
+    int64_t end_ns = sl_monotonic_ns() + wait_ns;
+    assert_true(spool_store(stand->spool, &copy.store));
+    while (!atomic_load(&copy.done)) {
+        if (sl_monotonic_ns() > end_ns)
+            fail_msg("the copy was not stored");
+        nap();
+    }
+    assert_int_equal(copy.store.outcome, SPOOL_SYNCED);
+    record_buffer_free(&batch.records);
 }
 
 void stand_append_record(struct stand *stand, size_t topic, enum record_kind kind, const void *payload, size_t length,
@@ -378,4 +414,22 @@ bool stand_read_progress(struct stand *stand, const char *stream, const char *la
     rd_kafka_topic_destroy(handle);
     rd_kafka_destroy(rk);
     return found;
+}
+
+void stand_write_progress(struct stand *stand, const char *stream, const char *lane, const struct progress *progress)
+{
+    uint8_t bytes[PROGRESS_BYTES_MAX];
+    size_t length = progress_encode(progress, bytes);
+    char key[PROGRESS_KEY_MAX], text[200];
+    progress_key(key, stream, lane);
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", rd_kafka_mock_cluster_bootstraps(stand->cluster), text, sizeof(text));
+    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+    assert_non_null(rk);
+    assert_int_equal(
+        rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(PROGRESS_TOPIC), RD_KAFKA_V_PARTITION(progress_partition(stream)),
+                          RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE(bytes, length), RD_KAFKA_V_END),
+        0);
+    assert_int_equal(rd_kafka_flush(rk, 10000), 0);
+    rd_kafka_destroy(rk);
 }

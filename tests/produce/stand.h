@@ -63,6 +63,9 @@ void stand_append_record(struct stand *stand, size_t topic, enum record_kind kin
                          uint32_t crc);
 // One record with flags of enum record_flags; a quarantined one brings no cause of its own then.
 void stand_append_flagged(struct stand *stand, size_t topic, enum record_kind kind, uint8_t flags);
+// A copy of one of this node's older streams as a peer gives it back: seqs from first_seq on, of topic 0, durable when
+// it returns.
+void stand_store_copy(struct stand *stand, const char *stream, uint64_t first_seq, uint32_t count);
 struct produce_lane_status stand_lane(const struct stand *stand, const char *lane);
 void stand_await_drained(struct stand *stand);
 void stand_await_state(struct stand *stand, const char *lane, enum produce_lane_state state);
@@ -75,5 +78,7 @@ size_t stand_check(const struct stand *stand, const struct read_record *records,
                    uint64_t first, uint64_t last, uint64_t step);
 // The last progress record of the stream and lane; false: none.
 bool stand_read_progress(struct stand *stand, const char *stream, const char *lane, struct progress *progress);
+// As a rival or a peer writes it; it is in Kafka when this returns.
+void stand_write_progress(struct stand *stand, const char *stream, const char *lane, const struct progress *progress);
 
 #endif
