@@ -54,7 +54,7 @@ def steady(within_s=90):
 
 def _metric(zone, name, labels=""):
     """The sum over what carries the name and, when given, this text in its labels."""
-    text = gateways.ask(zone, "/metrics")[1]
+    text = gateways.ask(zone, "/metrics", timeout_s=1)[1]
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
                if line.startswith((name + " ", name + "{")) and labels in line)
 
@@ -130,6 +130,18 @@ def status_says(zone, word, within_s=30):
     def fine():
         status = json.loads(gateways.ask(cluster.zone(zone), "/status")[1])
         return None if word in json.dumps(status) else f"/status of {zone} does not say {word!r}"
+    return _until(fine, within_s)
+
+
+def log_says(zone, words, within_s=60):
+    """A line of the gateway's log, written from now on, has all these words."""
+    log = Cluster.load().zone(zone).gateway.log
+    read_to = log.stat().st_size
+
+    def fine():
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            lines.seek(read_to)
+            return None if any(all(word in line for word in words) for line in lines) else f"no line with {words}"
     return _until(fine, within_s)
 
 

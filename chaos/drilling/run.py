@@ -4,6 +4,7 @@ steady state → load → method (faults, probes, heals) → load ends → Kafka
 judge → criteria. Whatever fails on the way, the rollbacks run and the verdict says why.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -155,6 +156,9 @@ class Drilling:
             # Tens of megabytes each, and nothing to look for in them.
             for path in self.folder.glob("history*.jsonl"):
                 path.unlink()
+        else:
+            with contextlib.suppress(OSError):
+                self.stand.keep_logs(self.folder)
 
     def _write(self):
         self.reports.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -47,6 +48,9 @@ class Stand:
         """{"figures": {...}, "seconds": [{t, ok, failed, p50_ms, p99_ms}], "freshness": [[t, s]], "passed", "why"};
         t from start_ns."""
         raise NotImplementedError
+
+    def keep_logs(self, folder):
+        """Copies what a look at a failure needs, before the next drill writes to it."""
 
     def publish(self, verdicts):
         """Shows the verdicts where operators look."""
@@ -120,6 +124,9 @@ class ClusterStand(Stand):
     def judge(self, load, folder, start_ns, fault_ns):
         from chaos.judge import judge
         return judge(self._cluster, load, folder, start_ns=start_ns, fault_ns=fault_ns)
+
+    def keep_logs(self, folder):
+        shutil.copytree(self._cluster.dir / "logs", folder / "logs", dirs_exist_ok=True)
 
     def publish(self, verdicts):
         if self._cluster is None:
