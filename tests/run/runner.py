@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs the suites that tests/suites describes; ./test is its front door.
 
-Builds first (each directory once), then the suites one after the other: on two cores, suites that run side by side
-would only make each other's timeouts lie. A directory that does not build is one failure of each suite that needs it.
+The suites run one after the other: on two cores, suites that run side by side would only make each other's timeouts
+lie. What later ones need is built meanwhile (builds.py), each directory once. A directory that does not build is one
+failure of each suite that needs it.
 """
 import argparse
 import configparser
@@ -20,11 +21,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from builds import Builds, environment  # noqa: E402  the path must be set first
+
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build-test" / "logs"
 TAIL_LINES = 40
 KILL_GRACE_SECONDS = 10
-BUILD_SECONDS = 1200
 # Lines of a script suite's protocol. The reason comes after the first " - ".
 VERDICT = re.compile(r"^(ok|not ok|skip) (\S.*?)(?: - (.*))?$")
 
@@ -67,11 +70,6 @@ class Suites:
         return list(dict.fromkeys(chosen))
 
 
-def environment(section):
-    pairs = dict(word.split("=", 1) for word in shlex.split(section.get("env", "")))
-    return {**os.environ, **pairs}
-
-
 def become_subreaper():
     """Orphans of a suite become our children, so that what it left behind can be found and ended."""
     pr_set_child_subreaper = 36
@@ -91,10 +89,15 @@ def children():
     return mine
 
 
-def end_leftovers():
-    """Kills and reaps what a finished suite left running; returns how many were alive."""
+def end_leftovers(builders=frozenset):
+    """Kills and reaps what a finished suite left running: how many were alive. `builders`: those that are no suite's."""
+    def leftovers():
+        before = builders()  # one may end, and another begin, while the processes are looked through
+        found = children()
+        return [pid for pid in found if pid not in before | builders()]
+
     alive = 0
-    while pids := children():
+    while pids := leftovers():
         for pid in pids:
             done, _ = os.waitpid(pid, os.WNOHANG)
             if done == 0:
@@ -111,7 +114,7 @@ def signal_group(pgid, number):
         pass
 
 
-def run_logged(command, log, env, timeout, on_line):
+def run_logged(command, log, env, timeout, on_line, builders=frozenset):
     """Runs command in a process group of its own, every output line to `log` and to on_line.
 
     Returns (exit code, timed out, processes that it left running and that were killed).
@@ -137,7 +140,7 @@ def run_logged(command, log, env, timeout, on_line):
         if process.poll() is None:
             signal_group(process.pid, signal.SIGKILL)
             process.wait()
-        left = end_leftovers()
+        left = end_leftovers(builders)
         reader.join()
     return process.returncode, late, left
 
@@ -160,30 +163,28 @@ def show_tail(path):
 class Runner:
     def __init__(self, suites):
         self.suites = suites
-        self.built = {}  # directory -> None or what went wrong
+        self.builds = Builds(suites.builds, ROOT, LOGS)
+        self.ahead, self.shown = [], set()  # directories: to be built ahead, whose failure has been shown
         self.total = Result()
 
     def build(self, name):
-        if name in self.built:
-            return self.built[name]
-        section = self.suites.builds[name]
-        env = environment(section)
-        if shutil.which("ccache"):
-            env["CC"] = f"ccache {env.get('CC', 'gcc')}"
-            env["CXX"] = f"ccache {env.get('CXX', 'g++')}"
-        started = time.monotonic()
-        print(f"build {name} ...", flush=True)
-        path = LOGS / f"build-{name}.log"
-        with path.open("wb") as log:
-            command = ["scripts/build", name, *shlex.split(section.get("options", ""))]
-            code, late, _ = run_logged(command, log, env, BUILD_SECONDS, lambda line: None)
-        wrong = None
-        if code != 0:
-            wrong = f"{name} {'took too long to build' if late else 'does not build'}"
-            show_tail(path)
-        print(f"build {name}: {wrong or 'done'} ({time.monotonic() - started:.0f} s)", flush=True)
-        self.built[name] = wrong
+        wrong = self.builds.need(name)
+        if self.ahead:
+            ahead, self.ahead = self.ahead, []
+            self.builds.run_ahead(ahead)
+        if wrong and name not in self.shown:
+            self.shown.add(name)
+            show_tail(self.builds.log(name))
         return wrong
+
+    def run_all(self, names):
+        needed = [self.suites.suites[name].get("build") for name in names]
+        self.ahead = list(dict.fromkeys(build for build in needed if build))
+        try:
+            for name in names:
+                self.run(name)
+        finally:
+            self.builds.stop()
 
     def run(self, name):
         section = self.suites.suites[name]
@@ -230,7 +231,8 @@ class Runner:
         timeout = section.getint("timeout")
         try:
             with path.open("wb") as log:
-                code, late, left = run_logged(shlex.split(section["command"]), log, env, timeout, on_line)
+                code, late, left = run_logged(shlex.split(section["command"]), log, env, timeout, on_line,
+                                              self.builds.processes)
         except OSError as error:
             result.failed.append(("suite", f"cannot run {section['command']}: {error.strerror}"))
             return result
@@ -257,7 +259,8 @@ class Runner:
                 print(f"  {line.strip()}", flush=True)
 
         with path.open("wb") as log:
-            code, late, left = run_logged(command, log, environment(section), timeout, on_line)
+            code, late, left = run_logged(command, log, environment(section), timeout, on_line,
+                                          self.builds.processes)
             log.write(b"\n")
             if records.exists():
                 for line in records.read_text("utf-8", "replace").splitlines():
@@ -318,8 +321,7 @@ def main():
     become_subreaper()
     runner = Runner(suites)
     started = time.monotonic()
-    for name in names:
-        runner.run(name)
+    runner.run_all(names)
     total = runner.total
     print(f"\n{len(names)} suites in {(time.monotonic() - started) / 60:.1f} minutes")
     for test, why in total.skipped:

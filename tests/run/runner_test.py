@@ -73,10 +73,49 @@ class RunnerTest(unittest.TestCase):
         suites = Path(self.scratch.name) / "suites"
         suites.write_text("[it]\nkind = script\nabout = x\nbuild = b\ncommand = true\ntimeout = 5\n")
         one = runner.Runner(runner.Suites(suites))
-        one.built["b"] = "b does not build"
+        one.builds.wrong["b"] = "b does not build"
+        one.builds.log("b").write_text("undefined reference to life\n")
         with contextlib.redirect_stdout(io.StringIO()):
             one.run("it")
         self.assertEqual(one.total.failed, [("it: build", "b does not build")])
+
+    def run_builds(self, builds, suites):
+        """Suites before a scripts/build of our own. {title: lines of shell} for both; a suite [a-x] needs build x."""
+        root = Path(self.scratch.name)
+        (root / "scripts").mkdir()
+        cases = "".join(f"{name})\n{lines}\n;;\n" for name, lines in builds.items())
+        texts = [f"[build {name}]\n" for name in builds]
+        programs = {"scripts/build": f"case $1 in\n{cases}esac\n", **suites}
+        for name, lines in programs.items():
+            (root / name).write_text(f"#!/bin/sh\ncd {root}\n{lines}\n")
+            (root / name).chmod(0o755)
+        texts += [f"[{name}]\nkind = script\nabout = x\nbuild = {name[-1]}\ncommand = {root / name}\ntimeout = 30\n"
+                  for name in suites]
+        (root / "suites").write_text("\n".join(texts))
+        every = runner.Runner(runner.Suites(root / "suites"))
+        every.builds.root = root
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            every.run_all(list(suites))
+        return every.total, printed.getvalue()
+
+    def test_builds_ahead_while_a_suite_runs(self):
+        # The suite goes on when the build of the next one has begun, and that ends when the suite has: only both at
+        # once can do it, and the end of the suite must not end the builder.
+        wait = "while [ ! -e {} ]; do sleep 0.05; done"
+        total, printed = self.run_builds(
+            {"x": "touch x", "y": "touch begun\n" + wait.format("over") + "\nsleep 0.3; touch y"},
+            {"1-x": wait.format("begun") + "; touch over; echo ok one", "2-y": "[ -e y ] && echo ok two"})
+        self.assertEqual((total.passed, total.failed), (2, []), printed)
+        self.assertIn("ahead of its turn", printed)
+        self.assertEqual(runner.children(), [])
+
+    def test_a_build_ahead_that_fails_fails_its_suites(self):
+        total, printed = self.run_builds({"x": "true", "y": "echo undefined reference; exit 1"},
+                                         {"1-x": "echo ok one", "2-y": "echo ok two", "3-y": "echo ok three"})
+        self.assertEqual(total.failed, [("2-y: build", "y does not build"), ("3-y: build", "y does not build")])
+        self.assertEqual(total.passed, 1)
+        self.assertEqual(printed.count("undefined reference"), 1)
 
     def test_the_real_list_is_sound(self):
         suites = runner.Suites(runner.ROOT / "tests" / "suites")
