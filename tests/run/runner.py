@@ -90,7 +90,7 @@ def children():
 
 
 def end_leftovers(builders=frozenset):
-    """Kills and reaps what a finished suite left running: how many were alive. `builders`: those that are no suite's."""
+    """Kills and reaps what a finished suite left running: how many lived. `builders`: those that are no suite's."""
     def leftovers():
         before = builders()  # one may end, and another begin, while the processes are looked through
         found = children()
