@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,14 +43,15 @@ def run(target):
     output = done.stdout.decode("utf-8", "replace")
     if done.returncode == 0:
         count = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
-        print(f"ok {target.name} - {count.group(1) if count else '?'} runs", flush=True)
+        print(f"ok {target.name} - {count.group(1) if count else '?'} runs\n", end="", flush=True)
         return True
-    print("\n".join(output.splitlines()[-60:]))
     written = re.search(r"Test unit written to (\S+)", output)
     why = "no input kept"
     if written:
         why = f"repeat: {os.path.relpath(target, ROOT)} {os.path.relpath(written.group(1), ROOT)}"
-    print(f"not ok {target.name} - exit code {done.returncode}; {why}", flush=True)
+    # In one piece: another target may end at the same time.
+    print("\n".join([*output.splitlines()[-60:], f"not ok {target.name} - exit code {done.returncode}; {why}\n"]), end="",
+          flush=True)
     return False
 
 
@@ -58,7 +60,8 @@ def main():
     if not found:
         print(f"not ok targets - {BUILD.name}/tests holds no fuzz_* executable")
         return 1
-    return 0 if all([run(target) for target in found]) else 1
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # a target is one thread
+        return 0 if all(list(pool.map(run, found))) else 1
 
 
 if __name__ == "__main__":
