@@ -50,8 +50,8 @@ def run(target):
     if written:
         why = f"repeat: {os.path.relpath(target, ROOT)} {os.path.relpath(written.group(1), ROOT)}"
     # In one piece: another target may end at the same time.
-    print("\n".join([*output.splitlines()[-60:], f"not ok {target.name} - exit code {done.returncode}; {why}\n"]), end="",
-          flush=True)
+    verdict = f"not ok {target.name} - exit code {done.returncode}; {why}\n"
+    print("\n".join([*output.splitlines()[-60:], verdict]), end="", flush=True)
     return False
 
 
