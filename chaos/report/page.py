@@ -17,7 +17,7 @@ STYLE = """
   --a: #6cb6ff; --b: #ff9d52; --c: #c8a2ff; --fault: #ffcf4030; --healing: #ffcf4014; --edge: #d9b44a;
   --ready: #1d5a3d; --between: #6b5517;
   --silent: #4d515c; --failed: #7c2b24; --ink: #eee; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 0 auto; padding: 24px 16px 48px; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1140px; margin: 0 auto; padding: 24px 16px 48px; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 28px 0 6px; }
 .muted { color: var(--muted); } a { color: inherit; } code { font-size: 13px; }
 .badge { font-weight: 600; padding: 1px 10px; border-radius: 999px; color: #fff; background: var(--skip); }
@@ -29,7 +29,7 @@ h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 28px 0 6p
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; } .scroll { overflow-x: auto; }
 th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 500; color: var(--muted); } .left { text-align: left; }
-td { white-space: nowrap; } td.left { white-space: normal; }
+td { white-space: nowrap; } td.left { white-space: normal; } td.left:nth-child(2) { min-width: 15em; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; } .legend { margin: 2px 0 4px; } .legend span { margin-right: 18px; }
 .legend svg { display: inline-block; width: 26px; margin-right: 6px; vertical-align: middle; }
