@@ -426,6 +426,24 @@ static void test_kafka_away_at_start(void **state)
     end(stand);
 }
 
+static void test_what_waits_for_a_commit(void **state)
+{
+    (void)state;
+    struct stand *stand = begin(one_topic, 100);
+    stand_start(stand);
+    stand_await_drained(stand);
+    stand_await_waiting(stand, "main", false);
+    for (int32_t broker = 1; broker <= 3; broker++)
+        rd_kafka_mock_broker_set_down(stand->cluster, broker);
+    stand_append(stand, 100);
+    stand_await_waiting(stand, "main", true);
+    for (int32_t broker = 1; broker <= 3; broker++)
+        rd_kafka_mock_broker_set_up(stand->cluster, broker);
+    stand_await_drained(stand);
+    stand_await_waiting(stand, "main", false);
+    end(stand);
+}
+
 static void test_stop_at_once(void **state)
 {
     (void)state;
@@ -542,6 +560,7 @@ int main(void)
         cmocka_unit_test(test_rival),
         cmocka_unit_test(test_restarts),
         cmocka_unit_test(test_kafka_away_at_start),
+        cmocka_unit_test(test_what_waits_for_a_commit),
         cmocka_unit_test(test_stop_at_once),
         cmocka_unit_test(test_idempotent),
         cmocka_unit_test(test_bad_property),

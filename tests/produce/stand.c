@@ -265,6 +265,16 @@ void stand_await_drained(struct stand *stand)
     assert_int_equal(figures.conservation_error, 0);
 }
 
+void stand_await_waiting(struct stand *stand, const char *lane, bool waiting)
+{
+    int64_t end_ns = sl_monotonic_ns() + wait_ns;
+    while ((stand_lane(stand, lane).waiting_since_ns != 0) != waiting) {
+        if (sl_monotonic_ns() > end_ns)
+            fail_msg("records of lane %s %s for a commit", lane, waiting ? "never wait" : "wait");
+        nap();
+    }
+}
+
 void stand_await_state(struct stand *stand, const char *lane, enum produce_lane_state state)
 {
     int64_t end_ns = sl_monotonic_ns() + wait_ns;

@@ -69,6 +69,8 @@ void stand_store_copy(struct stand *stand, const char *stream, uint64_t first_se
 struct produce_lane_status stand_lane(const struct stand *stand, const char *lane);
 void stand_await_drained(struct stand *stand);
 void stand_await_state(struct stand *stand, const char *lane, enum produce_lane_state state);
+// Until records of the lane wait for a commit, or none do.
+void stand_await_waiting(struct stand *stand, const char *lane, bool waiting);
 // Everything in the topic, as the mock shows it, sorted by partition and offset; aborted records are among it. *count
 // of them.
 struct read_record *stand_read(struct stand *stand, const char *topic, size_t *count);
