@@ -1,0 +1,182 @@
+#!/usr/bin/python3
+"""A real broker, Kafka Connect and PostgreSQL: what is committed in Kafka is in raw and curated, once, through kills of
+the worker and of the database; a backfill fills a hole; nothing is left when the owner is killed."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(ROOT))
+
+try:
+    from confluent_kafka import Producer
+    from warehouse import database, stand
+except ImportError as missing:
+    print(f"skip warehouse - {missing}: scripts/setup chaos")
+    sys.exit(0)
+
+from tests.kafka import Cluster  # noqa: E402
+from tests.lib import report  # noqa: E402
+from tests.lib.places import temporary_directory  # noqa: E402
+from tests.lib.report import expect, note  # noqa: E402
+from tests.lib.waiting import until  # noqa: E402
+
+TOPIC = "payments.events"
+TOPICS = [TOPIC, TOPIC + ".dlq"]
+OWNER = """
+import sys, time
+from warehouse import stand
+handle = stand.start(sys.argv[1], sys.argv[2], ["payments.events"])
+print(handle["pid"], *[each["pid"] for each in handle["processes"].values()], flush=True)
+time.sleep(600)
+"""
+
+
+class Scenes:
+    def __init__(self, kafka, directory):
+        self.kafka, self.directory = kafka, directory
+        for topic in TOPICS:
+            kafka.create_topic(topic, partitions=2, replication=1)
+        self.handle = stand.start(directory, kafka.bootstrap, TOPICS, iceberg="--iceberg" in sys.argv)
+        self.producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": "test", "log_level": 3})
+        self.producer.init_transactions()
+        self.sent, self.aborted = 0, 0
+
+    def send(self, count, commit=True):
+        """Events as the gateway puts them there, in one transaction."""
+        self.producer.begin_transaction()
+        for _ in range(count):
+            number = self.sent if commit else f"never-{self.aborted}"
+            event = {"event_id": f"e{number}", "event_type": "AUTH", "account_id": "a", "card_id": f"c{number}",
+                     "amount": 100, "currency": "EUR", "event_ts": "2026-03-01T00:00:00Z"}
+            self.producer.produce(TOPIC, json.dumps(event).encode(), key=b"a", partition=self.sent % 2, headers=[
+                ("sluice-stream", b"gw.1"), ("sluice-seq", str(number).encode()), ("sluice-node", b"gw"),
+                ("event_id", f"e{number}".encode())])
+            self.sent, self.aborted = self.sent + commit, self.aborted + (not commit)
+        self.producer.flush()
+        (self.producer.commit_transaction if commit else self.producer.abort_transaction)()
+
+    def state(self):
+        connection = database.connect(self.handle["dsn"])
+        try:
+            return database.state(connection)
+        finally:
+            connection.close()
+
+    def wait_curated(self, events, timeout_s=90):
+        started = time.monotonic()
+        until(lambda: self.state()["events"] >= events, lambda: f"curated has {self.state()}, wanted {events}",
+              timeout_s)
+        return time.monotonic() - started
+
+    def command(self, *words):
+        done = subprocess.run([str(ROOT / "warehouse" / "warehouse"), "--dsn", self.handle["dsn"], *words],
+                              stdout=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stdout
+
+    def shut(self):
+        """The closed gates that do not hold, with all of Kafka compared with raw. The exit code must say the same."""
+        code, text = self.command("quality", "--kafka", self.kafka.bootstrap, "--topic", TOPIC, "--topic", TOPICS[1],
+                                  "--grace", "0 s", "--json")
+        found = [(each["check_name"], each["value"], each["detail"])
+                 for each in json.loads(text)["checks"] if each["shut"]]
+        expect(code == bool(found), f"exit {code}, although these gates are shut: {found}")
+        return found
+
+    # ---- scenarios
+
+    def kafka_to_curated(self):
+        self.send(500)
+        self.send(50, commit=False)
+        self.producer.begin_transaction()
+        # What no gateway writes, and what a gateway refused: kept, told of, and in nobody's way.
+        self.producer.produce(TOPIC, b"\xff\x00", partition=0)
+        self.producer.produce(TOPIC, None, partition=0)
+        self.producer.produce(TOPICS[1], b'{"a":1}', partition=0, headers=[
+            ("sluice-stream", b"gw.1"), ("sluice-seq", b"never"), ("event_id", b"\x00"), ("sluice-error", b"schema")])
+        self.producer.commit_transaction()
+        seconds = self.wait_curated(500)
+        until(lambda: self.state()["raw"] == 503 and self.state()["quarantine"] == 3, lambda: str(self.state()))
+        note(f"500 events in curated {seconds:.1f} s after the commit")
+        expect(not self.shut(), f"gates are shut: {self.shut()}")
+
+    def killed_worker(self):
+        self.send(500)
+        self.handle = stand.tell(self.handle, "kill", "connect")
+        self.send(500)
+        self.handle = stand.tell(self.handle, "start", "connect")
+        note(f"caught up {self.wait_curated(self.sent):.1f} s after the start of the worker")
+        self.equal()
+
+    def killed_database(self):
+        self.handle = stand.tell(self.handle, "kill", "postgres")
+        self.send(500)
+        worker = pathlib.Path(self.handle["dir"]) / "connect.log"
+        until(lambda: "Connection" in worker.read_text() and "refused" in worker.read_text(),
+              "the worker has not noticed that the database is gone", timeout_s=90)
+        self.handle = stand.tell(self.handle, "start", "postgres")
+        note(f"caught up {self.wait_curated(self.sent):.1f} s after the start of the database")
+        self.equal()
+
+    def equal(self):
+        expect(not self.shut(), f"gates are shut: {self.shut()}")
+        found = self.state()
+        expect(found["events"] == self.sent and found["duplicates"] == 0, f"{self.sent} sent, curated has {found}")
+
+    def backfill(self):
+        connection = database.connect(self.handle["dsn_owner"])
+        with connection.cursor() as cursor:
+            # Only an owner can make a hole to fill.
+            cursor.execute("ALTER TABLE raw.events DISABLE TRIGGER append_only")
+            cursor.execute("DELETE FROM raw.events WHERE __connect_partition = 1 "
+                           "AND __connect_offset BETWEEN 10 AND 19")
+            lost = cursor.rowcount
+            cursor.execute("ALTER TABLE raw.events ENABLE ALWAYS TRIGGER append_only")
+        connection.close()
+        expect("completeness-kafka-raw" in [name for name, _, _ in self.shut()], "the hole is not seen")
+        said = self.command("backfill", "--kafka", self.kafka.bootstrap, "--topic", TOPIC, "--partition", "1",
+                            "--from-offset", "5", "--to-offset", "30")[1].split()
+        expect(said[:3] == ["read", "25", "added"] and int(said[3]) == lost > 0, f"{lost} lost, backfill said {said}")
+        until(lambda: not self.state()["waiting_replay"], "the merge does not take what was filled in")
+        self.equal()
+
+
+def owner_killed(kafka):
+    directory = temporary_directory("warehouse")
+    with subprocess.Popen([sys.executable, "-c", OWNER, directory, kafka.bootstrap], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE) as owner:
+        pids = owner.stdout.readline().split()
+        owner.send_signal(signal.SIGKILL)
+    expect(len(pids) == 4, f"the owner started {pids}")
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "processes are left", timeout_s=20)
+    shutil.rmtree(directory)
+
+
+def main():
+    directory, good = temporary_directory("warehouse"), True
+    with Cluster(brokers=1, heap=256) as kafka:
+        try:
+            scenes = Scenes(kafka, directory)
+            for scenario in (scenes.kafka_to_curated, scenes.killed_worker, scenes.killed_database, scenes.backfill):
+                good = report.run(scenario.__name__.replace("_", "-"), scenario) and good
+            stand.stop(scenes.handle)
+            good = report.run("owner-killed", lambda: owner_killed(kafka)) and good
+        finally:
+            if handle := stand.find(directory):
+                stand.stop(handle)
+            if not good:
+                for log in pathlib.Path(directory).glob("*.log"):
+                    print(f"---- {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
