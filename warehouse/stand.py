@@ -16,8 +16,7 @@ import socket
 import subprocess
 import time
 
-from warehouse import dist
-from warehouse.abandoned import end_abandoned
+from warehouse import abandoned, dist
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"  # whose modules are Debian's packages
@@ -138,10 +137,13 @@ def up(cluster):
 def down(places):
     """Ends what up() made in a cluster's places (chaos/stand/places.py), from whatever is left: an `up` that was cut
     short, a supervisor or a server that was killed or is frozen."""
-    from chaos.stand import processes
-    pid = processes.find(places, "warehouse")
-    if pid:
+    from chaos.stand import processes, shell
+    server = places.dir / "warehouse" / "postgres"
+    if pid := processes.find(places, "warehouse"):
         processes.send(pid, signal.SIGCONT)
         processes.send(pid, signal.SIGTERM)
         processes.wait_gone(pid, 60)
-    end_abandoned(places.dir / "warehouse" / "postgres")
+    abandoned.end_server(server)
+    for pid in processes.in_namespaces([shell.netns_path(places.netns("warehouse"))]):
+        processes.kill(pid)
+    abandoned.remove_memory(server)

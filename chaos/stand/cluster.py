@@ -6,8 +6,6 @@ namespaces, the link, the directory; so it also clears up after an `up` that was
 """
 
 import contextlib
-import importlib.util
-import json
 import os
 import pathlib
 import shutil
@@ -20,10 +18,10 @@ from chaos.stand.injected import Injected
 from chaos.stand.places import SIGN, Places
 from chaos.stand.shell import ROOT, StandError, need_root, run, within
 from tests.kafka import dist, wire
+from warehouse import stand as warehouse_stand
 
 LETTERS = "abc"
 SHIMS = "tests/preload/disk_fault.so", "chaos/faults/clock_shift.so"  # in the build directory
-WAREHOUSE = "warehouse.stand"  # a module with up(cluster) -> dict and down(cluster), when that piece is there
 
 
 class Disk:
@@ -323,10 +321,9 @@ class Cluster:
         return {row[1]: row[column] for row in rows[1:] if row[0] == "gateways"}
 
     def _bring_up_warehouse(self, wanted, tell):
-        module = _warehouse()
-        if wanted and module:
+        if wanted:
             tell("the warehouse")
-            self.state["warehouse"] = module.up(self)
+            self.state["warehouse"] = warehouse_stand.up(self)
 
     # ---- down
 
@@ -337,12 +334,8 @@ class Cluster:
         places = Places(directory)
         with places.lock():
             found = (places.dir / SIGN).exists() or bool(processes.all_of(places))
-            module = _warehouse()
-            if module and places.state_path.exists():
-                with contextlib.suppress(StandError, OSError, ValueError):
-                    state = json.loads(places.state_path.read_text())
-                    if state.get("warehouse"):
-                        module.down(Cluster(places, state))
+            with contextlib.suppress(StandError):
+                warehouse_stand.down(places)  # in order as far as it goes; what is left then is killed
             processes.kill_all(places)
             disks.remove(places)
             network.remove(places)
@@ -358,15 +351,6 @@ def _remove_directory(directory):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     (directory / SIGN).unlink()
     directory.rmdir()
-
-
-def _warehouse():
-    try:
-        if importlib.util.find_spec(WAREHOUSE):
-            return importlib.import_module(WAREHOUSE)
-    except ModuleNotFoundError:
-        pass
-    return None
 
 
 def _built(binary):
