@@ -122,7 +122,12 @@ static void check_older(struct spool *spool, const struct stream *stream)
             return;
         committed += stream->lanes[i].committed_records;
     }
-    raise_error(spool, subtract(stream->end_seq, damaged_records(stream)), committed);
+    // A damaged record was produced before it was damaged, or never: either is right.
+    uint64_t least = subtract(stream->end_seq, damaged_records(stream));
+    if (committed < least)
+        raise_error(spool, least, committed);
+    else if (committed > stream->end_seq)
+        raise_error(spool, stream->end_seq, committed);
 }
 
 void figures_check_lane(struct spool *spool, const struct stream *stream, const struct lane_state *lane)

@@ -79,6 +79,46 @@ static void damage_is_recorded_reported_and_kept(void **state)
     assert_true(disk_size(world->disk, path) > 0);
 }
 
+// Frame 2 of five with two records each is damaged after it was produced, and `records` more are told then.
+static uint64_t error_in_the_books(struct world *world, uint64_t records)
+{
+    world_open_ok(world);
+    char first[SPOOL_STREAM_ID_MAX], path[SPOOL_PATH_MAX];
+    snprintf(first, sizeof(first), "%s", spool_stream(world->spool));
+    snprintf(path, sizeof(path), "/spool/%s/0000000000000001.seg", first);
+    for (uint64_t id = 0; id < 5; id++)
+        world_send_ok(world, id, 2, 1000);
+    spool_note_committed(world->spool, first, "main", 6, 6);
+    spool_note_verified(world->spool, first, "main", 6);
+    world_close_ok(world);
+    assert_true(disk_flip(world->disk, path, SPOOL_BLOCK + SPOOL_BLOCK + 300, 4));
+    world_open_ok(world);
+    world_settle(world);
+    struct read_stream read;
+    read_all(world->spool, first, 1, &read);
+    read_free(&read);
+    spool_note_committed(world->spool, first, "main", 10, records);
+    struct spool_figures figures;
+    spool_figures(world->spool, &figures);
+    assert_int_equal(figures.damaged_events, 2);
+    return figures.conservation_error;
+}
+
+static void what_was_produced_and_damaged_then_is_no_error(void **state)
+{
+    assert_int_equal(error_in_the_books(*state, 4), 0);
+}
+
+static void a_record_too_few_is_seen_beside_damage(void **state)
+{
+    assert_int_equal(error_in_the_books(*state, 1), 1);
+}
+
+static void a_record_too_many_is_seen_beside_damage(void **state)
+{
+    assert_int_equal(error_in_the_books(*state, 5), 1);
+}
+
 // Damage in what this process has published: the reader passes it and goes on with the writer.
 static void damage_in_the_current_stream_does_not_end_it(void **state)
 {
@@ -142,6 +182,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORY(a_torn_tail_is_set_aside_and_the_rest_given),
         STORY(damage_is_recorded_reported_and_kept),
+        STORY(what_was_produced_and_damaged_then_is_no_error),
+        STORY(a_record_too_few_is_seen_beside_damage),
+        STORY(a_record_too_many_is_seen_beside_damage),
         STORY(damage_in_the_current_stream_does_not_end_it),
         STORY(an_unreadable_sector_becomes_damage),
     };
