@@ -1,4 +1,4 @@
-"""chaos/drill NAME... | --list | --all [--long]: runs drills, prints a line for each, writes reports.
+"""chaos/drill NAME... | --tag TAG | --list | --all [--long]: runs drills, prints a line for each, writes reports.
 
 Exit code: 0 when none failed, 1 when one did, 2 for a wrong command line, 130 after Ctrl-C."""
 
@@ -12,6 +12,7 @@ import sys
 from chaos.drilling import drills
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FEW = 6
 
 
 def arguments(words):
@@ -21,16 +22,17 @@ def arguments(words):
     parser.add_argument("names", nargs="*", metavar="NAME", help="a drill of --list, or a file that ends in .json")
     parser.add_argument("--list", action="store_true", help="the drills that there are; needs nothing")
     parser.add_argument("--all", action="store_true", help="every drill but the long ones")
+    parser.add_argument("--tag", help="every drill that has this tag: short, zone, kafka, disk, warehouse, ...")
     parser.add_argument("--long", action="store_true", help="with --all or --list: the long ones, too")
     parser.add_argument("--check", action="store_true", help="only check the drill files, as the Chaos Toolkit does")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--reports", metavar="DIR", default=os.environ.get("SLUICE_CHAOS_REPORTS", "chaos-reports"),
                         help="where the reports go (default: $SLUICE_CHAOS_REPORTS or ./chaos-reports)")
     options = parser.parse_args(words)
-    if not (options.names or options.all or options.list or options.check):
-        parser.error("name a drill, or --list or --all")
-    if options.names and options.all:
-        parser.error("either names or --all")
+    if not (options.names or options.tag or options.all or options.list or options.check):
+        parser.error("name a drill, or --tag, --list or --all")
+    if bool(options.names) + bool(options.tag) + options.all > 1:
+        parser.error("either names, --tag or --all")
     return options
 
 
@@ -38,7 +40,18 @@ def chosen(options):
     if options.names:
         return [drills.named(name) for name in options.names]
     every = drills.every()
-    return every if options.long or options.check else [drill for drill in every if not drill.long]
+    if options.tag:
+        every = [drill for drill in every if options.tag in drill.tags]
+        if not every:
+            raise drills.BadDrill(f"no drill has the tag {options.tag!r}")
+    which = every if options.long or options.check else [drill for drill in every if not drill.long]
+    return which if options.list else in_one_go(which)
+
+
+def in_one_go(which):
+    """So that a cluster is started once for many: a few drills run on one with the warehouse, if one of them needs it;
+    of many, those that need it come last, the others have the processors for themselves."""
+    return sorted(which, key=lambda drill: drill.warehouse, reverse=len(which) <= FEW)
 
 
 def show_list(which):

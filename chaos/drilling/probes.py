@@ -52,7 +52,7 @@ def steady(within_s=90):
     return _until(fine, within_s)
 
 
-def _metric(zone, name, labels=""):
+def metric(zone, name, labels=""):
     """The sum over what carries the name and, when given, this text in its labels."""
     text = gateways.ask(zone, "/metrics", timeout_s=1)[1]
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
@@ -64,7 +64,7 @@ def metric_reaches(name, at_least, zones=None, labels="", within_s=30):
     cluster = Cluster.load()
 
     def fine():
-        value = sum(_metric(zone, name, labels) for zone in _zones(cluster, zones))
+        value = sum(metric(zone, name, labels) for zone in _zones(cluster, zones))
         return None if value >= at_least else f"{name} is {value:g}, not {at_least:g}"
     return _until(fine, within_s)
 
@@ -73,7 +73,7 @@ def metric_falls(name, at_most, zones=None, labels="", within_s=30):
     cluster = Cluster.load()
 
     def fine():
-        value = sum(_metric(zone, name, labels) for zone in _zones(cluster, zones))
+        value = sum(metric(zone, name, labels) for zone in _zones(cluster, zones))
         return None if value <= at_most else f"{name} is {value:g}, not at most {at_most:g}"
     return _until(fine, within_s)
 
@@ -111,7 +111,7 @@ def acknowledged_since(seconds=3, at_least=100):
         found = {}
         for zone in cluster.zones:
             try:
-                found[zone.name] = _metric(zone, "sluice_events_total", 'outcome="accepted"')
+                found[zone.name] = metric(zone, "sluice_events_total", 'outcome="accepted"')
             except OSError:
                 continue
         return found

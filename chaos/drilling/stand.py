@@ -3,6 +3,7 @@
 A Stand is anything with these methods; the tests have another one, of local processes.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -79,10 +80,11 @@ class ClusterStand(Stand):
         from chaos.stand import Cluster, StandError
         try:
             cluster = Cluster.load()
-            if not drill.warehouse or cluster.warehouse:
+            alarm = self._alarm(cluster)
+            if not alarm and (not drill.warehouse or cluster.warehouse):
                 self._cluster = cluster
                 return
-            say("the cluster is up without its warehouse: it is ended first")
+            say(alarm or "the cluster is up without its warehouse: it is ended first")
             self.ours = True
         except StandError:
             pass
@@ -95,6 +97,16 @@ class ClusterStand(Stand):
         if done.returncode != 0:
             raise RuntimeError(f"the cluster did not come up: {done.stdout.strip()[-400:]}")
         self._cluster = Cluster.load()
+
+    @staticmethod
+    def _alarm(cluster):
+        """An alarm that lasts as long as its process would be this drill's, too; None without one."""
+        from chaos.drilling import probes
+        for zone in cluster.zones:
+            with contextlib.suppress(OSError):
+                if probes.metric(zone, "sluice_conservation_error"):
+                    return f"{zone.gateway.name} carries the alarm of an earlier drill: the cluster is ended first"
+        return None
 
     def down(self):
         if self._cluster is not None:

@@ -91,6 +91,18 @@ def control_c(seconds=5):
     time.sleep(seconds)
 
 
+def terminated_while_it_waits(seconds=5):
+    """As a fault that is waited for: whatever goes wrong is tried again."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.05)
+        except Exception:  # pylint: disable=broad-except
+            continue
+    return {"proof": "went on all the same"}
+
+
 def control_c_in_rollback():
     os.kill(os.getpid(), signal.SIGINT)
     return start()

@@ -212,6 +212,12 @@ class RunnerTest(unittest.TestCase):
         self.assertIsNone(local.desk, "the stand was closed")
         self.assertEqual(self.handlers, handlers())
 
+    def test_terminated_while_a_fault_is_waited_for(self):
+        self.experiment["method"][1] = step("kill", "terminated_while_it_waits")
+        self.expect_red("interrupted")
+        self.expect_rolled_back()
+        self.assertEqual(self.handlers, handlers())
+
     def test_control_c_while_rolling_back(self):
         self.experiment["rollbacks"][0] = step("start", "control_c_in_rollback")
         self.expect_red("interrupted")
