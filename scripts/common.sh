@@ -55,3 +55,36 @@ own_mirror() {
             $2 == codename && !exact { exact = $1 }
             END { print (exact ? exact : first) }'
 }
+
+# virtual_environment NAME: a virtual environment in the cache with what packages/NAME-python.txt pins by checksum, and
+# the Debian packages of packages/NAME.txt; prints its Python. Built under its final name (its scripts name their place)
+# and marked when whole; a lock keeps two builds apart. Debian's own Python modules stay visible.
+virtual_environment() {
+    local requirements=$sluice_root/scripts/packages/$1-python.txt place whole missing
+    place=$sluice_cache/$1-$(sha256sum "$requirements" | cut -c1-16)
+    whole=$place/whole
+    if [ -e "$whole" ]; then
+        printf '%s\n' "$place/bin/python"
+        return
+    fi
+    mapfile -t missing < <(missing_packages "$1")
+    if [ "${#missing[@]}" -gt 0 ]; then
+        say "installing ${missing[*]}"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >&2 ||
+            say "apt-get update failed; going on with the lists that are there"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+            install --no-install-recommends "${missing[@]}" >&2
+    fi
+    mkdir -p "$sluice_cache"
+    exec 9>"$sluice_cache/$1.lock"
+    flock 9
+    if [ ! -e "$whole" ]; then
+        say "installing what ${requirements##*/} names into $place"
+        rm -rf "$place"
+        /usr/bin/python3 -m venv --system-site-packages "$place"
+        "$place/bin/pip" --disable-pip-version-check install -q --ignore-installed --only-binary :all: \
+            --require-hashes -r "$requirements" >&2
+        touch "$whole"
+    fi
+    printf '%s\n' "$place/bin/python"
+}

@@ -20,10 +20,19 @@ class ConnectError(Exception):
     """The worker did not do what was asked; the text says what."""
 
 
+def _template(name):
+    # `$Value` of a Java class is nothing to fill in.
+    return string.Template((HERE / name).read_text().replace("$Value", "$$Value"))
+
+
 def fill(name, values):
-    """A template with its ${...} filled in; `$Value` of a Java class is none of them."""
-    text = (HERE / name).read_text().replace("$Value", "$$Value")
-    return string.Template(text).substitute(values)
+    """A template with its ${...} filled in; KeyError without one of settings(name)."""
+    return _template(name).substitute(values)
+
+
+def settings(name):
+    """What has to be filled in."""
+    return set(_template(name).get_identifiers())
 
 
 def write_configuration(directory, connectors, values):

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A real broker, Kafka Connect and PostgreSQL: what is committed in Kafka is in raw and curated, once, through kills of
-the worker and of the database; a backfill fills a hole; nothing is left when the owner is killed."""
+the worker and of the database; a backfill fills a hole; nothing is left when the owner is killed. `--iceberg`: the same
+records are in Iceberg, once."""
 
 import json
 import os
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 try:
     from confluent_kafka import Producer
-    from warehouse import database, stand
+    from warehouse import database, kafka, stand
 except ImportError as missing:
     print(f"skip warehouse - {missing}: scripts/setup chaos")
     sys.exit(0)
@@ -40,12 +41,12 @@ time.sleep(600)
 
 
 class Scenes:
-    def __init__(self, kafka, directory):
-        self.kafka, self.directory = kafka, directory
+    def __init__(self, brokers, directory):
+        self.kafka, self.directory = brokers, directory
         for topic in TOPICS:
-            kafka.create_topic(topic, partitions=2, replication=1)
-        self.handle = stand.start(directory, kafka.bootstrap, TOPICS, iceberg="--iceberg" in sys.argv)
-        self.producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": "test", "log_level": 3})
+            brokers.create_topic(topic, partitions=2, replication=1)
+        self.handle = stand.start(directory, brokers.bootstrap, TOPICS, iceberg="--iceberg" in sys.argv)
+        self.producer = Producer({"bootstrap.servers": brokers.bootstrap, "transactional.id": "test", "log_level": 3})
         self.producer.init_transactions()
         self.sent, self.aborted = 0, 0
 
@@ -148,9 +149,38 @@ class Scenes:
         self.equal()
 
 
-def owner_killed(kafka):
+    def iceberg(self):
+        """After all that: what is committed in Kafka is in Iceberg, byte for byte, once."""
+        made = subprocess.run([ROOT / "scripts" / "pyiceberg"], stdout=subprocess.PIPE, text=True, check=False)
+        if made.returncode:
+            raise report.Skip("scripts/pyiceberg did not get the reader of Iceberg's tables")
+        wanted = {(each.topic(), each.partition(), each.offset()): each.value()
+                  for each in kafka.read(self.kafka.bootstrap, kafka.ranges(self.kafka.bootstrap, TOPICS))}
+        connection = database.connect(self.handle["dsn_owner"])
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW port")
+            port = cursor.fetchone()[0]
+        connection.close()
+        directory, found = pathlib.Path(self.handle["dir"]), []
+
+        def all_there():
+            command = [made.stdout.strip(), ROOT / "tests/warehouse/iceberg_rows.py", directory / "postgres", port,
+                       directory / "connect" / "iceberg"]
+            read = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[:] = [line.split(" ") for line in read.stdout.splitlines()]
+            return len(found) >= len(wanted)
+
+        until(all_there, lambda: f"Iceberg has {len(found)} rows, Kafka {len(wanted)}", 120, 2)
+        rows = {(topic, int(part), int(off)): None if event == "-" else bytes.fromhex(event)
+                for topic, part, off, event in found}
+        note(f"Iceberg {len(found)} rows, {len(rows)} places; Kafka {len(wanted)} records")
+        expect(len(rows) == len(found), f"{len(found) - len(rows)} rows are in Iceberg twice")
+        expect(rows == wanted, "Iceberg has other bytes than Kafka")
+
+
+def owner_killed(brokers):
     directory = temporary_directory("warehouse")
-    with subprocess.Popen([sys.executable, "-c", OWNER, directory, kafka.bootstrap], cwd=ROOT, text=True,
+    with subprocess.Popen([sys.executable, "-c", OWNER, directory, brokers.bootstrap], cwd=ROOT, text=True,
                           stdout=subprocess.PIPE) as owner:
         pids = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
@@ -161,13 +191,14 @@ def owner_killed(kafka):
 
 def main():
     directory, good = temporary_directory("warehouse"), True
-    with Cluster(brokers=1, heap=256) as kafka:
+    with Cluster(brokers=1, heap=256) as brokers:
         try:
-            scenes = Scenes(kafka, directory)
-            for scenario in (scenes.kafka_to_curated, scenes.killed_worker, scenes.killed_database, scenes.backfill):
+            scenes = Scenes(brokers, directory)
+            scenarios = [scenes.kafka_to_curated, scenes.killed_worker, scenes.killed_database, scenes.backfill]
+            for scenario in (*scenarios, *([scenes.iceberg] if "--iceberg" in sys.argv else [])):
                 good = report.run(scenario.__name__.replace("_", "-"), scenario) and good
             stand.stop(scenes.handle)
-            good = report.run("owner-killed", lambda: owner_killed(kafka)) and good
+            good = report.run("owner-killed", lambda: owner_killed(brokers)) and good
         finally:
             if handle := stand.find(directory):
                 stand.stop(handle)
