@@ -13,8 +13,9 @@ def addresses(cluster):
               f"broker {zone.broker.id}")
     print(f"kafka    {cluster.bootstrap}")
     print(f"balancer {cluster.balancer_status_url}")
-    for name, value in (cluster.warehouse or {}).items():
-        print(f"warehouse {name} {value}")
+    if cluster.warehouse:
+        print(f"connect  {cluster.warehouse['connect_url']}/connectors")
+        print(f'export SLUICE_WAREHOUSE="{cluster.warehouse["dsn"]}"')
     print(f"files    {cluster.dir} (logs/ has a file for each process)")
     print()
     print(f"send events to      {cluster.balancer_url}/v1/events/{cluster.source}")
