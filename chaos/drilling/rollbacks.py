@@ -25,6 +25,7 @@ HEALS = {
     "clock": ("clock", "back", {}),
     "certificate": ("certificate", "renew", {}),
     "flood": ("flood", "stop", {}),
+    "warehouse": ("warehouse", "heal", {}),
 }
 
 
