@@ -323,7 +323,10 @@ class Cluster:
     def _bring_up_warehouse(self, wanted, tell):
         if wanted:
             tell("the warehouse")
-            self.state["warehouse"] = warehouse_stand.up(self)
+            try:
+                self.state["warehouse"] = warehouse_stand.up(self)
+            except warehouse_stand.StandError as error:
+                raise StandError(str(error)) from error
 
     # ---- down
 
