@@ -27,6 +27,10 @@ class Range:
         return self.first == 0 and self.low == 0
 
 
+def _is_absent(topic):
+    return topic.error is not None and topic.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
 def _consumer(bootstrap):
     return Consumer({
         "bootstrap.servers": bootstrap, "group.id": f"sluice-warehouse-{uuid.uuid4()}", "enable.auto.commit": False,
@@ -37,6 +41,8 @@ def _consumer(bootstrap):
 
 def _partitions(consumer, topic, timeout_s):
     found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    if topic.endswith(".dlq") and (found is None or _is_absent(found)):
+        return []  # a dead-letter topic comes with its first record; any other that is not there is a wrong name
     if found is None or found.error or not found.partitions:
         raise KafkaUnavailable(f"{topic}: {found.error.str() if found and found.error else 'no such topic'}")
     return sorted(found.partitions)
