@@ -21,7 +21,7 @@ from warehouse import abandoned, dist
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"  # whose modules are Debian's packages
 HOST_NUMBER = 20  # of 10.x.y.0/24: see chaos/stand
-START_SECONDS = 90
+START_SECONDS = 180
 
 
 class StandError(Exception):
