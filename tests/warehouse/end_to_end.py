@@ -71,7 +71,7 @@ class Scenes:
         finally:
             connection.close()
 
-    def wait_curated(self, events, timeout_s=90):
+    def wait_curated(self, events, timeout_s=240):
         started = time.monotonic()
         until(lambda: self.state()["events"] >= events, lambda: f"curated has {self.state()}, wanted {events}",
               timeout_s)
@@ -122,7 +122,7 @@ class Scenes:
         self.send(500)
         worker = pathlib.Path(self.handle["dir"]) / "connect.log"
         until(lambda: "Connection" in worker.read_text() and "refused" in worker.read_text(),
-              "the worker has not noticed that the database is gone", timeout_s=90)
+              "the worker has not noticed that the database is gone", timeout_s=240)
         self.handle = stand.tell(self.handle, "start", "postgres")
         note(f"caught up {self.wait_curated(self.sent):.1f} s after the start of the database")
         self.equal()
@@ -171,7 +171,7 @@ class Scenes:
             found[:] = [line.split(" ") for line in read.stdout.splitlines()]
             return len(found) >= len(wanted)
 
-        until(all_there, lambda: f"Iceberg has {len(found)} rows, Kafka {len(wanted)}", 120, 2)
+        until(all_there, lambda: f"Iceberg has {len(found)} rows, Kafka {len(wanted)}", 240, 2)
         rows = {(topic, int(part), int(off)): None if event == "-" else bytes.fromhex(event)
                 for topic, part, off, event in found}
         note(f"Iceberg {len(found)} rows, {len(rows)} places; Kafka {len(wanted)} records")
@@ -186,7 +186,7 @@ def owner_killed(brokers):
         pids = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
     expect(len(pids) == 4, f"the owner started {pids}")
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "processes are left", timeout_s=20)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "processes are left", timeout_s=60)
     shutil.rmtree(directory)
 
 
