@@ -32,6 +32,7 @@ class Drilling:
                                started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                                machine=machine(), runbook=drill.runbook)
         self.load = self.sampler = None
+        self.settling = False
         self.figures = {}
         self.clean = True  # the stand may be used for another drill
 
@@ -72,6 +73,10 @@ class Drilling:
             self.progress.watch(self.sampler)
             outcome = engine.run(self.drill, course)
             self._end_load()
+            if self.load is not None and not (self.settling or outcome.skip or outcome.interrupted):
+                # The method ended early. What is only late must not be called lost; nothing is gained by it otherwise.
+                with contextlib.suppress(TimeoutError):
+                    self._settle()
         (self.folder / "journal.json").write_text(json.dumps(outcome.journal, indent=1, default=str))
         self.clean = outcome.clean and not outcome.interrupted
         self.verdict.steps, self.verdict.fault_s = outcome.steps, outcome.fault_s
@@ -107,6 +112,7 @@ class Drilling:
 
     def _settle(self):
         """The load ends, then Kafka gets the rest."""
+        self.settling = True
         self._stop_load()
         began = time.monotonic()
         self.progress.say("Kafka gets the rest")

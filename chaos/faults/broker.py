@@ -88,14 +88,16 @@ def breach_min_isr(keep="az-a", wait_s=60):
         partition.cut(zone.name, traffic="brokers")
 
     def short():
+        # Any topic: a replica falls behind only when there is something to fetch, and when the state of transactions
+        # is the first to be short, nothing reaches the events' topic any more.
         try:
-            topic = ours.metadata([ours.zone(keep)], [ours.topic])["topics"][ours.topic]
+            topics = ours.metadata([ours.zone(keep)])["topics"]
         except WireError:
             return None
-        found = [each["partition"] for each in topic["partitions"] if len(each["isr"]) < 2]
-        return found if found else None
-    found = proven(short, f"{ours.topic} still has two in sync everywhere", wait_s, 0.2)
-    return {"proof": f"{ours.topic} has fewer than two in sync in partitions {found}"}
+        return {name: partitions for name, topic in topics.items()
+                if (partitions := [each["partition"] for each in topic["partitions"] if len(each["isr"]) < 2])}
+    found = proven(short, "there are still two in sync everywhere", wait_s, 0.2)
+    return {"proof": "fewer than two in sync: " + "; ".join(f"{name} {found[name]}" for name in sorted(found))}
 
 
 def heal_min_isr(keep="az-a", wait_s=0):
