@@ -24,6 +24,8 @@ def arguments(words):
     parser.add_argument("--all", action="store_true", help="every drill but the long ones")
     parser.add_argument("--tag", help="every drill that has this tag: short, zone, kafka, disk, warehouse, ...")
     parser.add_argument("--long", action="store_true", help="with --all or --list: the long ones, too")
+    parser.add_argument("--any-speed", action="store_true", help="show criteria that are times, or depend on them, and "
+                        "do not judge by them: for a machine that has other work")
     parser.add_argument("--check", action="store_true", help="only check the drill files, as the Chaos Toolkit does")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--reports", metavar="DIR", default=os.environ.get("SLUICE_CHAOS_REPORTS", "chaos-reports"),
@@ -83,7 +85,7 @@ def say(verdict, out):
     out.flush()
 
 
-def run_all(which, stand, reports, out=None, live=None):
+def run_all(which, stand, reports, out=None, live=None, speed=True):
     """Runs drills one after the other on one stand; [Verdict]. A drill that could not clean up behind it costs the
     stand: the next one gets a new one."""
     from chaos.drilling.run import Drilling, read_all
@@ -91,7 +93,7 @@ def run_all(which, stand, reports, out=None, live=None):
     verdicts = []
     for drill in which:
         progress = Progress(drill.name, live=live)
-        drilling = Drilling(drill, stand, reports, progress)
+        drilling = Drilling(drill, stand, reports, progress, speed)
         try:
             verdict = drilling.run()
         finally:
@@ -129,15 +131,15 @@ def main(words):
     if options.check:
         return check(which)
     from chaos.drilling.stand import ClusterStand
-    return conduct(which, ClusterStand(options.keep), options.reports)
+    return conduct(which, ClusterStand(options.keep), options.reports, speed=not options.any_speed)
 
 
-def conduct(which, stand, reports, out=None):
+def conduct(which, stand, reports, out=None, speed=True):
     """Runs drills and sums up; the exit code. However it ends, the stand is closed."""
     # As Ctrl-C: what was started is ended. The library has a handler of its own while it runs.
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGHUP)]
     try:
-        verdicts = run_all(which, stand, reports, out)
+        verdicts = run_all(which, stand, reports, out, speed=speed)
     except KeyboardInterrupt:
         return 130
     finally:

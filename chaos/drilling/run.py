@@ -23,8 +23,8 @@ from chaos.report import page
 class Drilling:
     """One run; `stand` is a chaos.drilling.stand.Stand."""
 
-    def __init__(self, drill, stand, reports, progress):
-        self.drill, self.stand, self.progress = drill, stand, progress
+    def __init__(self, drill, stand, reports, progress, speed=True):
+        self.drill, self.stand, self.progress, self.speed = drill, stand, progress, speed
         self.reports = pathlib.Path(reports)
         self.folder = self.reports / f"{drill.name}.run"
         self.start_ns = time.monotonic_ns()
@@ -152,9 +152,9 @@ class Drilling:
         if outcome.interrupted:
             return
         rows = criteria.check({"conservation_error": 0, **self.drill.criteria} if self.sampler.samples else
-                              self.drill.criteria, self.figures, self.drill.load is not None)
+                              self.drill.criteria, self.figures, self.drill.load is not None, self.speed)
         verdict.criteria = rows
-        verdict.reasons += [criteria.reason(row) for row in rows if not row["met"]]
+        verdict.reasons += [criteria.reason(row) for row in rows if row["judged"] and not row["met"]]
         if not verdict.fault_s:
             verdict.reasons.append("no fault was applied")
         if not verdict.reasons:

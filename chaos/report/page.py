@@ -171,7 +171,8 @@ def render(verdict):
     if verdict["criteria"]:
         body += ["<h2>Criteria</h2>", table(["criterion", "wanted", "measured", ""], [
             [escape(each["name"]), number(each["wanted"]), number(each["measured"]),
-             _mark(each["met"], ("met", "missed"))] for each in verdict["criteria"]], {0})]
+             _mark(each["met"], ("met", "missed")) if each.get("judged", True) else
+             '<span class="muted">not judged</span>'] for each in verdict["criteria"]], {0})]
     if verdict["steps"]:
         body += ["<h2>Steps, and what proves them</h2>", table(["from", "to", "part", "step", "", "seen"], [
             [f'{each["start_s"]:.1f} s', f'{each["end_s"]:.1f} s', escape(each["part"]), escape(each["name"]),

@@ -72,12 +72,12 @@ class RunnerTest(unittest.TestCase):
     def drill(self, name="kill"):
         return drills.Drill(name, copy.deepcopy(self.experiment))
 
-    def run_drill(self):
+    def run_drill(self, speed=True):
         """(verdict as written to the reports, what was printed)"""
         out = io.StringIO()
         with contextlib.redirect_stderr(io.StringIO()):
             with contextlib.suppress(KeyboardInterrupt):
-                run_all([self.drill()], self.stand, self.reports, out)
+                run_all([self.drill()], self.stand, self.reports, out, speed=speed)
         found = json.loads((self.reports / "kill.json").read_text())
         self.assertEqual(found["line"], out.getvalue().splitlines()[0])
         self.assertRegex(found["line"], LINE)
@@ -180,6 +180,13 @@ class RunnerTest(unittest.TestCase):
         found = self.expect_red("acked is ", "wanted at least 1000000000", "freshness_s was not measured")
         self.assertFalse(next(each for each in found["criteria"] if each["name"] == "acked_min")["met"])
 
+    def test_a_missed_time_at_any_speed(self):
+        self.own["criteria"].update(rto_s_max=-1)
+        found, _printed = self.run_drill(speed=False)
+        self.assertEqual("PASS", found["verdict"], found["reasons"])
+        self.assertIn("not judged", (self.reports / "kill.html").read_text())
+        self.expect_red("rto_s is ")
+
     def test_a_lost_event(self):
         self.stand = DeskStand(self.home / "ledger", forget=7)
         self.expect_red("lost is ", "wanted 0")
@@ -278,6 +285,14 @@ class FiguresTest(unittest.TestCase):
         met = {row["name"]: row["met"] for row in rows}
         self.assertEqual({"rto_s_max": False, "acked_min": True, "quarantined": True, "lost": True, "doubled": True,
                           "phantom": False, "reordered": False, "corrupt": False, "unseen": False}, met)
+
+    def test_criteria_at_any_speed(self):
+        wanted = {"rto_s_max": 15, "p99_ratio_max": 1.5, "availability_before_retries_min": 0.99,
+                  "availability_min": 0.9995, "curated_missing": 0, "takeovers_min": 1}
+        rows = criteria.check(wanted, {}, speed=False)
+        judged = {row["name"] for row in rows if row["judged"]}
+        self.assertEqual({"availability_min", "curated_missing", "takeovers_min", *criteria.ALWAYS}, judged)
+        self.assertTrue(all(row["judged"] for row in criteria.check(wanted, {})))
 
 
 class FilesTest(unittest.TestCase):
