@@ -22,9 +22,8 @@ SCENARIOS = {
     "sighup": restarts.sighup,
 }
 
-# all_brokers_frozen waits a minute and a half for a transaction's end; broker_freeze and all_brokers_down show most of
-# it. broker_kill: ./test has it as a drill on the three-zone cluster.
-LONG_ONLY = ("all_brokers_frozen", "broker_kill")
+# A minute and a half of waiting for a transaction's end; broker_freeze and all_brokers_down have most of it.
+LONG_ONLY = ("all_brokers_frozen",)
 
 if __name__ == "__main__":
     short = [name for name in SCENARIOS if name not in LONG_ONLY]
