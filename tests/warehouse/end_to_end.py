@@ -4,7 +4,6 @@ the worker and of the database; a backfill fills a hole; nothing is left when th
 records are in Iceberg, once."""
 
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -23,6 +22,7 @@ except ImportError as missing:
     print(f"skip warehouse - {missing}: scripts/setup chaos")
     sys.exit(0)
 
+from chaos.stand import processes  # noqa: E402
 from tests.kafka import Cluster  # noqa: E402
 from tests.lib import report  # noqa: E402
 from tests.lib.places import temporary_directory  # noqa: E402
@@ -179,14 +179,6 @@ class Scenes:
         expect(rows == wanted, "Iceberg has other bytes than Kafka")
 
 
-def lives(pid):
-    """A zombie does not: ./test collects whoever loses its parent, at the suite's end."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def owner_killed(brokers):
     directory = temporary_directory("warehouse")
     with subprocess.Popen([sys.executable, "-c", OWNER, directory, brokers.bootstrap], cwd=ROOT, text=True,
@@ -194,7 +186,7 @@ def owner_killed(brokers):
         pids = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
     expect(len(pids) == 4, f"the owner started {pids}")
-    until(lambda: not any(map(lives, pids)), "processes are left", timeout_s=60)
+    until(lambda: all(map(processes.gone, pids)), "processes are left", timeout_s=60)
     shutil.rmtree(directory)
 
 
