@@ -62,7 +62,7 @@ class Builds:
             while name in self._running:
                 self._changed.wait()
         if mine:
-            self._build(name, None)
+            self._build(name)
         return self.wrong[name]
 
     def stop(self):
@@ -83,10 +83,10 @@ class Builds:
                 process = self._start(name, _step_back)
             self._finish(name, process, "ahead of its turn, ")
 
-    def _build(self, name, prepare):
+    def _build(self, name):
         print(f"build {name} ...", flush=True)
         with self._changed:
-            process = self._start(name, prepare)
+            process = self._start(name, None)
         self._finish(name, process, "")
 
     def _start(self, name, prepare):
