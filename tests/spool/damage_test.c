@@ -12,13 +12,19 @@
 
 #include <cmocka.h>
 
+// The stream that it writes now, and the file of its first segment.
+static void open_first(struct world *world, char first[SPOOL_STREAM_ID_MAX], char path[SPOOL_PATH_MAX])
+{
+    world_open_ok(world);
+    snprintf(first, SPOOL_STREAM_ID_MAX, "%s", spool_stream(world->spool));
+    snprintf(path, SPOOL_PATH_MAX, "/spool/%s/0000000000000001.seg", first);
+}
+
 static void a_torn_tail_is_set_aside_and_the_rest_given(void **state)
 {
     struct world *world = *state;
-    world_open_ok(world);
     char first[SPOOL_STREAM_ID_MAX], path[SPOOL_PATH_MAX];
-    snprintf(first, sizeof(first), "%s", spool_stream(world->spool));
-    snprintf(path, sizeof(path), "/spool/%s/0000000000000001.seg", first);
+    open_first(world, first, path);
     for (uint64_t id = 0; id < 3; id++)
         world_send_ok(world, id, 1, 5000);
     world_kill(world);
@@ -36,10 +42,8 @@ static void a_torn_tail_is_set_aside_and_the_rest_given(void **state)
 static void damage_is_recorded_reported_and_kept(void **state)
 {
     struct world *world = *state;
-    world_open_ok(world);
     char first[SPOOL_STREAM_ID_MAX], path[SPOOL_PATH_MAX];
-    snprintf(first, sizeof(first), "%s", spool_stream(world->spool));
-    snprintf(path, sizeof(path), "/spool/%s/0000000000000001.seg", first);
+    open_first(world, first, path);
     for (uint64_t id = 0; id < 5; id++)
         world_send_ok(world, id, 2, 1000);
     world_kill(world);
@@ -82,10 +86,8 @@ static void damage_is_recorded_reported_and_kept(void **state)
 // Frame 2 of five with two records each is damaged after it was produced, and `records` more are told then.
 static uint64_t error_in_the_books(struct world *world, uint64_t records)
 {
-    world_open_ok(world);
     char first[SPOOL_STREAM_ID_MAX], path[SPOOL_PATH_MAX];
-    snprintf(first, sizeof(first), "%s", spool_stream(world->spool));
-    snprintf(path, sizeof(path), "/spool/%s/0000000000000001.seg", first);
+    open_first(world, first, path);
     for (uint64_t id = 0; id < 5; id++)
         world_send_ok(world, id, 2, 1000);
     spool_note_committed(world->spool, first, "main", 6, 6);
