@@ -85,10 +85,10 @@ static void close_window(struct load *load, int64_t end_ns)
     load->cpu_end_us = load_cpu_us();
 }
 
-static void stop_issuing(struct load *load)
+static void stop_issuing(struct load *load, int64_t end_ns)
 {
     load->issuing = false;
-    load->issue_end_ns = load->now_ns;
+    load->issue_end_ns = end_ns;
     // A run of a number of events is over when the last is answered; a run of some seconds, when they have passed.
     if (load->options.events == 0)
         close_window(load, load->now_ns);
@@ -140,7 +140,7 @@ static bool advance(struct load *load)
     bool time_up = options->duration_ns >= 0 && load->now_ns - load->start_ns >= options->duration_ns;
     if (sending && (time_up || stops > 0 || !load->issuing)) {
         send_due(load); // what remains unsent is what there was no room for
-        stop_issuing(load);
+        stop_issuing(load, time_up ? load->start_ns + options->duration_ns : load->now_ns);
         sending = false;
     }
     return sending || (load->outstanding > 0 && stops < 2 && load->now_ns - load->issue_end_ns < options->drain_ns);

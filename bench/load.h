@@ -52,7 +52,7 @@ struct load_options {
     // When event number `event` is due, from the start of the run; never earlier than the one before. NULL: by `rate`.
     int64_t (*due_ns)(void *shape, uint64_t event);
     void *shape;
-    int64_t duration_ns; // 0: until `events` are sent
+    int64_t duration_ns; // below 0: until `events` are sent
     int64_t warmup_ns;
     uint64_t events; // 0: until duration_ns has passed
     int64_t timeout_ns, drain_ns, retry_for_ns, interval_ns, wait_ns;

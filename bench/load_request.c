@@ -76,9 +76,18 @@ uint64_t load_requests_not_sent(const struct load *load)
     return request - load->scheduled;
 }
 
+// Open loop: what its schedule puts at or after the end is not part of the run, however late the clock is read.
+static bool is_within_the_run(const struct load *load)
+{
+    const struct load_options *options = &load->options;
+    return options->rate == 0 || options->duration_ns < 0 ||
+           scheduled_ns(load, load->scheduled) < load->start_ns + options->duration_ns;
+}
+
 static bool may_send_new(const struct load *load)
 {
-    return load->issuing && load->free != NULL && load->source->ready(load->source, load->options.batch);
+    return load->issuing && load->free != NULL && is_within_the_run(load) &&
+           load->source->ready(load->source, load->options.batch);
 }
 
 static struct load_request *make_new(struct load *load)
