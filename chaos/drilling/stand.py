@@ -66,8 +66,9 @@ class ClusterStand(Stand):
     # The other parts are imported where they are needed: --list works without them.
 
     def missing(self, drill):
-        from chaos.stand import caps
+        from chaos.stand import caps, prepare
         if self._caps is None:
+            prepare.prepare()  # what is only not built yet is not missing
             self._caps = caps.probe()
         for need in drill.needs:
             if need not in self._caps:

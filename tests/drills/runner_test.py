@@ -19,6 +19,8 @@ from xml.etree import ElementTree
 
 from chaos.drilling import criteria, drills, engine, rollbacks, sampler, series
 from chaos.drilling.main import ROOT, conduct, run_all
+from chaos.drilling.stand import ClusterStand
+from chaos.stand import prepare
 from tests.drills import local
 from tests.drills.desk_stand import DeskStand, verdict_of
 
@@ -314,6 +316,18 @@ class FilesTest(unittest.TestCase):
                                 text=True, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
         self.assertEqual([each.name for each in drills.every()],
                          [line.split()[0] for line in listed.stdout.splitlines()])
+
+    def test_a_shim_that_is_not_built_yet_is_no_reason_to_skip(self):
+        with tempfile.TemporaryDirectory() as build, mock.patch.dict("os.environ", SLUICE_BUILD=build), \
+                mock.patch.object(prepare, "prepare", lambda: self.build_shims(pathlib.Path(build))):
+            self.assertIsNone(ClusterStand().missing(mock.Mock(needs=["preload-clock"])))
+
+    @staticmethod
+    def build_shims(build):
+        source, shim = ROOT / "chaos/faults/clock_shift.c", build / "chaos/faults/clock_shift.so"
+        shim.parent.mkdir(parents=True)
+        words = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT}", "-o", shim, source]
+        subprocess.run(words, check=True)
 
     def test_wrong_command_lines(self):
         for words, code in (([], 2), (["--nonsense"], 2), (["no-such-drill"], 1), (["--all", "x"], 2)):
