@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"  # whose modules are Debian's packages
 HOST_NUMBER = 20  # of 10.x.y.0/24: see chaos/stand
 START_SECONDS = 180
+ICEBERG_COMMIT_MS = 10_000
 
 
 class StandError(Exception):
@@ -32,7 +33,8 @@ def _command(directory):
     return [PYTHON, "-m", "warehouse.supervisor", str(directory)]
 
 
-def _order(directory, bootstrap, topics, host, lifeline, iceberg, tasks, start_timeout_s):
+def _order(directory, bootstrap, topics, host, lifeline, iceberg, tasks, start_timeout_s,
+           iceberg_commit_ms=ICEBERG_COMMIT_MS):
     # Here, not in the supervisor: a network namespace need not reach Maven Central.
     dist.worker()
     for name in ("jdbc", *(["iceberg"] if iceberg else [])):
@@ -41,7 +43,7 @@ def _order(directory, bootstrap, topics, host, lifeline, iceberg, tasks, start_t
     (directory / "warehouse.json").unlink(missing_ok=True)
     (directory / "order.json").write_text(json.dumps({
         "bootstrap": bootstrap, "topics": list(topics), "host": host, "lifeline": lifeline, "tasks": tasks,
-        "connectors": ["raw-events", *(["raw-iceberg"] if iceberg else [])], "iceberg_commit_ms": 10000,
+        "connectors": ["raw-events", *(["raw-iceberg"] if iceberg else [])], "iceberg_commit_ms": iceberg_commit_ms,
         "start_timeout_s": start_timeout_s}))
 
 
@@ -55,10 +57,10 @@ def _wait(directory, alive, log, start_timeout_s):
 
 
 def start(directory, bootstrap, topics, host="127.0.0.1", owned=True, iceberg=False, tasks=1,
-          start_timeout_s=START_SECONDS):
+          start_timeout_s=START_SECONDS, iceberg_commit_ms=ICEBERG_COMMIT_MS):
     """Returns the handle when the connectors run: 10–15 s. `owned`: it ends with this process, however that ends."""
     directory = pathlib.Path(directory).resolve()
-    _order(directory, bootstrap, topics, host, owned, iceberg, tasks, start_timeout_s)
+    _order(directory, bootstrap, topics, host, owned, iceberg, tasks, start_timeout_s, iceberg_commit_ms)
     log = directory / "supervisor.log"
     with open(log, "ab") as output:
         process = subprocess.Popen(_command(directory), cwd=ROOT, start_new_session=True, stdout=output, stderr=output,
