@@ -1,6 +1,7 @@
 """The jars of the Connect worker and of its plugins, from Maven Central into the cache that tests/kafka uses as well.
 
-Each directory is named after its pom's digest, is filled under a lock, and appears by rename: whoever sees it sees all.
+`python3 -m warehouse.dist [worker] [jdbc] [iceberg]` fetches what is not there yet. Each directory is named after its
+pom's digest, is filled under a lock, and appears by rename: whoever sees it sees all.
 """
 
 import fcntl
@@ -66,5 +67,5 @@ def _resolve(name, pom, target):
 
 
 if __name__ == "__main__":
-    for each in (worker(), plugin("jdbc"), plugin("iceberg")):
-        print(each)
+    for each in sys.argv[1:] or ("worker", "jdbc", "iceberg"):
+        print(_directory(each))

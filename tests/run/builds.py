@@ -96,9 +96,10 @@ class Builds:
             env["CC"] = f"ccache {env.get('CC', 'gcc')}"
             env["CXX"] = f"ccache {env.get('CXX', 'g++')}"
         with self.log(name).open("wb") as log:
-            process = subprocess.Popen(["scripts/build", name, *shlex.split(section.get("options", ""))], cwd=self.root,
-                                       env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                       start_new_session=True, preexec_fn=prepare)
+            command = section.get("command") or f"scripts/build {name} {section.get('options', '')}"
+            process = subprocess.Popen(shlex.split(command), cwd=self.root, env=env, stdin=subprocess.DEVNULL,
+                                       stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                       preexec_fn=prepare)
         process.started = time.monotonic()
         self._running[name] = process
         return process

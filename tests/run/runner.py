@@ -178,19 +178,20 @@ class Runner:
         return wrong
 
     def run_all(self, names):
-        needed = [self.suites.suites[name].get("build") for name in names]
-        self.ahead = list(dict.fromkeys(build for build in needed if build))
+        self.ahead = list(dict.fromkeys(build for name in names for build in self.builds_of(name)))
         try:
             for name in names:
                 self.run(name)
         finally:
             self.builds.stop()
 
+    def builds_of(self, name):
+        return self.suites.suites[name].get("build", "").split()
+
     def run(self, name):
         section = self.suites.suites[name]
         started = time.monotonic()
-        build = section.get("build")
-        wrong = self.build(build) if build else None
+        wrong = next(filter(None, map(self.build, self.builds_of(name))), None)
         if wrong:
             result = Result(failed=[("build", wrong)])
         else:
@@ -210,7 +211,7 @@ class Runner:
         result = Result()
         path = LOGS / f"{name}.log"
         env = environment(section)
-        build = section.get("build", "build")
+        build = next(iter(self.builds_of(name)), "build")
         env["SLUICE_BUILD"] = str(ROOT / build)
         env["SLUICE_BINARY"] = str(ROOT / build / "sluice")
         env["PYTHONUNBUFFERED"] = "1"
