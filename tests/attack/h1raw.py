@@ -5,6 +5,8 @@ import socket
 import ssl
 import time
 
+import patience
+
 
 class Answer:
     def __init__(self, status, fields, body):
@@ -24,7 +26,7 @@ class Answer:
 class Connection:
     def __init__(self, connected):
         self.socket = connected
-        self.socket.settimeout(10)
+        self.socket.settimeout(patience.seconds)
         self.closed = False
         self.reset_by_peer = False
         self._input = b""
@@ -55,9 +57,9 @@ class Connection:
         self._input += got
         return bool(got)
 
-    def answer(self, timeout=10.0):
+    def answer(self):
         """The next answer, or None when there is none: the connection has been closed, or the time is over."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patience.seconds
         while b"\r\n\r\n" not in self._input:
             if not self._more(deadline):
                 return None
@@ -74,8 +76,8 @@ class Connection:
         self._input = rest[length:]
         return Answer(status, fields, rest[:length])
 
-    def wait_closed(self, timeout=10.0):
-        deadline = time.monotonic() + timeout
+    def wait_closed(self):
+        deadline = time.monotonic() + patience.seconds
         while self._more(deadline):
             pass
         return self.closed

@@ -10,6 +10,8 @@ import ssl
 import struct
 import time
 
+import patience
+
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
@@ -95,7 +97,7 @@ class Connection:
 
     def __init__(self, connected, begin=True, first_settings=()):
         self.socket = connected
-        self.socket.settimeout(10)
+        self.socket.settimeout(patience.seconds)
         self.streams = {}
         self.goaways = []  # (last stream id, error code)
         self.settings_seen = 0
@@ -155,9 +157,9 @@ class Connection:
             at += 9 + length
         self._input = self._input[at:]
 
-    def pump(self, until, timeout=10.0):
+    def pump(self, until, timeout=None):
         """Reads until until() is true (True), or the peer has closed or the time is over (until() then)."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (patience.seconds if timeout is None else timeout)
         while not until() and not self.closed:
             self.socket.settimeout(max(0.0, deadline - time.monotonic()))  # 0: what is there already
             try:
@@ -171,15 +173,15 @@ class Connection:
                 self.closed = True
             self._input += got
             self._parse()
-        self.socket.settimeout(10)
+        self.socket.settimeout(patience.seconds)
         return until()
 
-    def wait_closed(self, timeout=10.0):
-        return self.pump(lambda: self.closed, timeout)
+    def wait_closed(self):
+        return self.pump(lambda: self.closed)
 
-    def wait_answer(self, number, timeout=10.0):
+    def wait_answer(self, number):
         stream = self.stream(number)
-        self.pump(lambda: stream.ended or stream.reset is not None, timeout)
+        self.pump(lambda: stream.ended or stream.reset is not None)
         return stream
 
     def goaway_code(self):

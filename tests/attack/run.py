@@ -29,6 +29,7 @@ import attack_headers  # noqa: E402, F401
 import attack_resets  # noqa: E402, F401
 import attack_slow  # noqa: E402, F401
 import attack_smuggling  # noqa: E402, F401
+import patience  # noqa: E402
 from registry import ATTACKS, Failed, Skip  # noqa: E402
 from target import LIMITS, Running, Started  # noqa: E402
 
@@ -109,6 +110,7 @@ def prove_the_proof(options):
 def run_all(chosen, options):
     """The number of attacks that are not ok."""
     bad = 0
+    patience.seconds = patience.SHORT_S if options.sabotage else patience.LONG_S
     # Most of them wait for a time limit: several at once, but one at a time where memory is measured.
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE if options.server else 1) as pool:
         futures = [pool.submit(verdict, attack, options) for attack in chosen if not attack.alone]

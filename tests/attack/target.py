@@ -12,6 +12,7 @@ import time
 
 import h1raw
 import h2raw
+import patience
 
 # Limits small enough for tests to reach; a test sets the ones that it is about. Names as of the test server's flags.
 LIMITS = {
@@ -43,9 +44,10 @@ def cpu_ticks(pid):
 
 
 class Target:
-    """What a test may do to any server. path: answers 200 to a POST of body. preface: sent first on each connection."""
+    """What a test may do to any server. path: answers 200 to a POST of body. preface: sent first on each connection.
+    loops: threads of the server that serve connections."""
 
-    path, body, preface = "/echo", b"{}", b""
+    path, body, preface, loops = "/echo", b"{}", b"", 1
 
     def __init__(self, limits):
         self.limits = {**LIMITS, **limits}
@@ -55,7 +57,7 @@ class Target:
         connected = socket.socket()
         if receive_buffer is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connected.settimeout(10)
+        connected.settimeout(patience.seconds)
         connected.connect((self.host, self.port))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.sendall(self.preface)
@@ -72,9 +74,9 @@ class Target:
         """One honest request over a connection of its own; None, or what is wrong with the answer."""
         try:
             with self.h2() as client:
-                client.request(1, end=False, path=self.path, method="POST",
-                               fields=[("content-type", "application/json")])
-                client.send(h2raw.data(1, self.body, end=True))
+                # In one piece: where a request has a second, a client that stood still in between was a slow one.
+                head = h2raw.headers(1, end=False, path=self.path, fields=[("content-type", "application/json")])
+                client.send(head + h2raw.data(1, self.body, end=True))
                 stream = client.wait_answer(1)
                 return None if stream.status == 200 and stream.ended else f"an honest request got {stream.status}"
         except OSError as error:
@@ -155,8 +157,8 @@ class Started(Target):
     def is_alive(self):
         return self.process.poll() is None
 
-    def wait_stats(self, condition, timeout=10.0):
-        deadline = time.monotonic() + timeout
+    def wait_stats(self, condition, timeout=None):
+        deadline = time.monotonic() + (patience.seconds if timeout is None else timeout)
         while True:
             stats = self.stats()
             if (stats is not None and condition(stats)) or time.monotonic() > deadline:
@@ -168,7 +170,7 @@ class Started(Target):
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            return self.process.wait(30)
+            return self.process.wait(patience.LONG_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -24,6 +24,7 @@ RSS_ANON_MOST = 300 << 20
 
 class WholeGateway(Running):
     path, body = "/v1/events/payments", b'{"event_id":"honest","account_id":"a"}'
+    loops = max(1, os.cpu_count() // 2)  # what listen.threads is by default
 
     def __init__(self, gateway):
         super().__init__("127.0.0.1", gateway.ingest_port, gateway.pid, LIMITS, self.path)
