@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 
 import h1raw
 import h2raw
@@ -70,6 +71,19 @@ def answer_arrives_before_the_reset(target):
             answer = client.answer()
             check(answer is not None and answer.status == 413, "the answer was lost")
             check(not client.reset_by_peer, "the connection was reset")
+
+
+@attack(limits=BODY, sabotage=("linger",))
+def answer_waits_for_a_slow_client(target):
+    """The same over a slow line: as long as something comes, the connection is not reset."""
+    with target.h1() as client:
+        client.send(f"POST {target.path} HTTP/1.1\r\nHost: t\r\nContent-Length: 9999999\r\n\r\n".encode())
+        for _ in range(16):
+            client.send(b"x" * 1000)
+            time.sleep(0.3)
+        answer = client.answer()
+        check(answer is not None and answer.status == 413, "the answer was lost")
+        check(not client.reset_by_peer, "the connection was reset")
 
 
 UPLOADS = 100
