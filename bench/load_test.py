@@ -141,7 +141,7 @@ def load(server, *options):
     """The summary and the lines of the history."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "history")
-        run = subprocess.run([LOAD, "--history", path, *options, server.url], capture_output=True, timeout=60,
+        run = subprocess.run([LOAD, "--history", path, *options, server.url], capture_output=True, timeout=100,
                              check=False)
         with open(path, encoding="utf-8") as lines:
             history = [json.loads(line) for line in lines]
@@ -296,7 +296,7 @@ class LoadTest(unittest.TestCase):
     def test_headers_and_several_urls(self):
         first, second = self.serve(), self.serve()
         run = subprocess.run([LOAD, "-c4", "-n200", "-H", "X-Api-Key: k", first.url, second.url], capture_output=True,
-                             timeout=60, check=True)
+                             timeout=100, check=True)
         self.assertEqual(json.loads(run.stdout)["acked"], 200)
         self.assertGreater(len(first.requests), 0)
         self.assertGreater(len(second.requests), 0)
@@ -304,7 +304,7 @@ class LoadTest(unittest.TestCase):
     def test_usage_errors(self):
         for options in (["-c0"], ["--nonsense"], ["-s", "10"], [], ["http://127.0.0.1/x"], ["https://127.0.0.1:1/"],
                         ["--run", "a b", "http://127.0.0.1:1/"], ["-k1", "-b2", "--ordered", "http://127.0.0.1:1/"]):
-            run = subprocess.run([LOAD, *options], capture_output=True, timeout=10, check=False)
+            run = subprocess.run([LOAD, *options], capture_output=True, timeout=60, check=False)
             self.assertEqual(run.returncode, 2, options)
 
 

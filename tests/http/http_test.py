@@ -40,7 +40,7 @@ def checksum(body):
 def refused(*words):
     """What the server says when it does not start with these flags."""
     pipes = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    run = subprocess.run([SERVER, *words], **pipes, text=True, timeout=20, check=False)
+    run = subprocess.run([SERVER, *words], **pipes, text=True, timeout=60, check=False)
     if run.returncode != 1:
         raise AssertionError(f"{words}: exit {run.returncode}: {run.stderr}")
     return run.stderr
@@ -222,7 +222,7 @@ class Http2(EngineTest):
         client.send(h2raw.rst(1))
         self.assertEqual(self.target.wait_stats(lambda stats: stats["gone"] == 1)["gone"], 1)
         client.request(3, path="/hold")
-        client.request(5, path="/late?ms=300")
+        client.request(5, path="/late?ms=3600000")
         self.target.wait_stats(lambda stats: stats["live"] == 3)
         client.close()
         stats = self.target.wait_stats(lambda stats: stats["gone"] == 3)
@@ -310,7 +310,7 @@ class Graceful(EngineTest):
         self.assertEqual((answer.status, answer.fields["connection"]), (200, "close"))
         for client in uploading, waiting, other:
             self.assertTrue(client.wait_closed())
-        self.assertEqual(self.target.process.wait(20), 0)
+        self.assertEqual(self.target.process.wait(60), 0)
 
     def test_stop_tells_the_owners_of_unanswered_requests(self):
         first, second = self.h2(), self.h1()
