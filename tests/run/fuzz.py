@@ -37,7 +37,7 @@ def run(target):
     with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as fresh:
         # The first directory takes what is new; the tree's corpora are only read.
         command = [target, f"-runs={RUNS}", f"-max_total_time={SECONDS}", f"-seed={SEED}",
-                   f"-max_len={INPUT_BYTES_MAX}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
+                   f"-max_len={INPUT_BYTES_MAX}", "-timeout=60", "-rss_limit_mb=2048", "-print_final_stats=1",
                    f"-artifact_prefix={crashes}/{target.name}-", fresh, *corpora(target.name)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     output = done.stdout.decode("utf-8", "replace")

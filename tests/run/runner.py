@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builds import Builds, environment  # noqa: E402  the path must be set first
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 4  # meson.build says how long a test may take on a quiet machine; the limit is for one that hangs
 LOGS = ROOT / "build-test" / "logs"
 TAIL_LINES = 40
 KILL_GRACE_SECONDS = 10
@@ -249,7 +250,7 @@ class Runner:
         named += [word for suite in section.get("except", "").split() for word in ("--no-suite", suite)]
         # One more than there are cores: some tests wait most of their time.
         command = ["meson", "test", "-C", str(build), "--no-rebuild", *named, "--logbase", name,
-                   "--num-processes", str((os.cpu_count() or 1) + 1)]
+                   "--num-processes", str((os.cpu_count() or 1) + 1), "--timeout-multiplier", str(PATIENCE)]
         # GCC 12's ThreadSanitizer cannot start where the kernel randomises mappings with more than 28 bits.
         if "thread" in self.suites.builds[section["build"]].get("options", "") and can_fix_addresses():
             command = ["setarch", "-R", *command]
