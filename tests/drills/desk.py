@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""desk.py LEDGER [forget N]: a small service to drill: takes events, syncs them to a file, then answers; tells its
-state and figures as a gateway does. With `forget N` it answers the N-th event without writing it: sabotage.
+"""desk.py LEDGER [forget N | late N]: a small service to drill: takes events, syncs them to a file, then answers; tells
+its state and figures as a gateway does. With `forget N` it answers the N-th event without writing it: sabotage. With
+`late N` it writes the N-th event and all after it two seconds after the answer, and tells of them as pending.
 
 Prints its port. Ends when its standard input does."""
 
@@ -14,10 +15,10 @@ import threading
 class Desk(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, ledger, forget):
+    def __init__(self, ledger, forget=None, late=None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.ledger, self.forget = open(ledger, "ab", 0), forget
-        self.lock, self.accepted = threading.Lock(), 0
+        self.ledger, self.forget, self.late = open(ledger, "ab", 0), forget, late
+        self.lock, self.accepted, self.pending = threading.Lock(), 0, 0
 
     def handle_error(self, request, client_address):
         """A client that went away."""
@@ -25,15 +26,26 @@ class Desk(http.server.ThreadingHTTPServer):
     def take(self, body):
         with self.lock:
             self.accepted += 1
-            if self.accepted != self.forget:
-                self.ledger.write(body + b"\n")
-                os.fdatasync(self.ledger.fileno())
+            if self.late and self.accepted >= self.late:
+                self.pending += 1
+                threading.Timer(2, self.take_late, (body,)).start()
+            elif self.accepted != self.forget:
+                self.write(body)
+
+    def take_late(self, body):
+        with self.lock:
+            self.write(body)
+            self.pending -= 1
+
+    def write(self, body):
+        self.ledger.write(body + b"\n")
+        os.fdatasync(self.ledger.fileno())
 
     def metrics(self):
         return (f'sluice_events_total{{source="desk",outcome="accepted"}} {self.accepted}\n'
                 f'sluice_ack_seconds_bucket{{source="desk",le="0.01"}} {self.accepted}\n'
                 f'sluice_ack_seconds_bucket{{source="desk",le="+Inf"}} {self.accepted}\n'
-                "sluice_spool_pending_events 0\nsluice_conservation_error 0\n")
+                f"sluice_spool_pending_events {self.pending}\nsluice_conservation_error 0\n")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,7 +69,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    desk = Desk(sys.argv[1], int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    desk = Desk(sys.argv[1], **{word: int(number) for word, number in zip(sys.argv[2::2], sys.argv[3::2])})
     print(desk.server_address[1], flush=True)
     threading.Thread(target=desk.serve_forever, daemon=True).start()
     sys.stdin.read()

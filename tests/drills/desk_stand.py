@@ -71,10 +71,10 @@ class Load:
 class DeskStand(Stand):
     """`judging`: False when the judge is missing. `published` is what publish() was told."""
 
-    def __init__(self, ledger, forget=None, judging=True, lacks=None, spool=None):
+    def __init__(self, ledger, judging=True, lacks=None, spool=None, **ways):
         self.ledger, self.judging, self.lacks, self.spool = ledger, judging, lacks, spool
         self.ups = self.downs = 0
-        self._forget = forget
+        self._ways = ways  # of the desk
         self.killed_while_judging = False
         self.accuses = ""  # what the judge says beyond its figures
         self.published = []
@@ -86,7 +86,7 @@ class DeskStand(Stand):
         if local.desk is None:
             say("the desk starts")
             self.ups += 1
-            local.desk = local.DeskProcess(self.ledger, self._forget)
+            local.desk = local.DeskProcess(self.ledger, **self._ways)
 
     def down(self):
         if local.desk is not None:

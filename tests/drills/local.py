@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 from tests.lib.waiting import until
 
@@ -23,14 +25,14 @@ class Skip(Exception):
 
 
 class DeskProcess:
-    """Keeps its ledger over restarts; `url` changes with each."""
+    """Keeps its ledger over restarts; `url` changes with each. `ways`: what desk.py takes, as forget=3."""
 
-    def __init__(self, ledger, forget=None):
-        self.ledger, self.forget, self.process, self.port = ledger, forget, None, None
+    def __init__(self, ledger, **ways):
+        self.ledger, self.ways, self.process, self.port = ledger, ways, None, None
         self.start()
 
     def start(self):
-        words = [sys.executable, DESK, self.ledger, *(("forget", str(self.forget)) if self.forget else ())]
+        words = [sys.executable, DESK, self.ledger, *(str(word) for way in self.ways.items() for word in way)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
 
@@ -115,6 +117,14 @@ def fail_to_roll_back():
 def taken(count):
     """Waits until the ledger has so many lines."""
     return until(lambda: pathlib.Path(desk.ledger).read_bytes().count(b"\n") >= count, f"{count} are taken", 30)
+
+
+def answered(count):
+    """Waits until so many events are taken, written or not."""
+    def told():
+        with urllib.request.urlopen(desk.url + "/metrics", timeout=5) as metrics:
+            return int(re.search(rb'"accepted"} (\d+)', metrics.read()).group(1))
+    return until(lambda: told() >= count, f"{count} are answered", 30)
 
 
 def accepts():

@@ -177,6 +177,15 @@ class RunnerTest(unittest.TestCase):
         self.expect_red("still takes: False")
         self.expect_rolled_back()
 
+    def test_what_is_only_late_when_a_method_ends_early_is_not_lost(self):
+        self.stand = DeskStand(self.home / "ledger", late=26)
+        self.experiment["method"] = [step("before", "taken", "probe", arguments={"count": 25}),
+                                     step("more", "answered", "probe", arguments={"count": 30}),
+                                     step("boast", "boast")]
+        found = self.expect_red("boast: nothing proves that it was applied")
+        self.assertGreaterEqual(found["figures"]["acked"], 30)
+        self.assertEqual(0, found["figures"]["lost"])
+
     def test_a_missed_criterion(self):
         self.own["criteria"].update(acked_min=10**9, freshness_s_max=120)
         found = self.expect_red("acked is ", "wanted at least 1000000000", "freshness_s was not measured")
