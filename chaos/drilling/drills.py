@@ -3,7 +3,8 @@
     "extensions": [{"name": "sluice",
                     "load": {"rate": 1500},           what the load client is told; without it there is no load
                     "criteria": {"rto_s_max": 15},    chaos/drilling/criteria.py; nothing lost or doubled is always one
-                    "needs": ["netns"],               capabilities (`chaos/cluster caps`); a missing one is SKIP
+                    "needs": ["iptables"],            capabilities (`chaos/cluster caps`) beyond those that the
+                                                      cluster itself stands on; a missing one is SKIP
                     "warehouse": true,                the drill needs PostgreSQL and Kafka Connect
                     "minutes": 2,                     about how long it takes
                     "long": true,                     only with --long, or by name

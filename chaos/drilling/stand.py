@@ -70,7 +70,7 @@ class ClusterStand(Stand):
         if self._caps is None:
             prepare.prepare()  # what is only not built yet is not missing
             self._caps = caps.probe()
-        for need in drill.needs:
+        for need in (*caps.STAND, *drill.needs):
             if need not in self._caps:
                 raise ValueError(f"{drill.name} needs {need!r}, which `chaos/cluster caps` does not know")
             if not self._caps[need].there:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from chaos.drilling import criteria, drills, engine, rollbacks, sampler, series
 from chaos.drilling.main import ROOT, conduct, run_all
 from chaos.drilling.stand import ClusterStand
-from chaos.stand import prepare
+from chaos.stand import caps, prepare
 from tests.drills import local
 from tests.drills.desk_stand import DeskStand, verdict_of
 
@@ -329,7 +329,12 @@ class FilesTest(unittest.TestCase):
     def test_a_shim_that_is_not_built_yet_is_no_reason_to_skip(self):
         with tempfile.TemporaryDirectory() as build, mock.patch.dict("os.environ", SLUICE_BUILD=build), \
                 mock.patch.object(prepare, "prepare", lambda: self.build_shims(pathlib.Path(build))):
-            self.assertIsNone(ClusterStand().missing(mock.Mock(needs=["preload-clock"])))
+            self.assertNotIn("not built", ClusterStand().missing(mock.Mock(needs=["preload-clock"])) or "")
+
+    def test_what_the_cluster_stands_on_is_needed_by_each_drill(self):
+        found = {name: caps.Capability(name, "", "" if name != "loop" else "no such device") for name in caps.STAND}
+        with mock.patch.object(prepare, "prepare"), mock.patch.object(caps, "probe", return_value=found):
+            self.assertEqual("loop: no such device", ClusterStand().missing(mock.Mock(needs=["netns"])))
 
     @staticmethod
     def build_shims(build):
