@@ -286,11 +286,12 @@ class Suite:
             connection = self.fresh()
             with connection.cursor() as cursor:
                 cursor.execute("SELECT set_config('warehouse.window', %s, false)", (window,))
-                load(cursor, CLEAN)
+                now_ms = int(time.time() * 1000)
+                load(cursor, clean(now_ms))
                 finish(connection)
                 cursor.execute("UPDATE quality.fields SET announced = true")
                 before = state_of(cursor, name)
-                cursor.execute(sql)
+                cursor.execute(sql.replace(NOW_MS, str(now_ms)))
                 if not name.startswith(("freshness", "unique-event", "state", "completeness-curated")):
                     finish(connection)
                 after = state_of(cursor, name)
@@ -369,21 +370,23 @@ def state_of(cursor, name):
     return cursor.fetchone()[0]
 
 
-NOW_MS = int(time.time() * 1000)  # the checks of freshness look at what came just now
-
-
-def _event(off, at_ms=NOW_MS, **fields):
+def _event(off, at_ms=0, **fields):
     document = {"event_id": f"e{off}", "type": "AUTH", "account_id": "a", "card_id": f"c{off}", "amount": 10,
                 "currency": "EUR", "event_ts": "2026-03-01T00:00:00Z", **fields}
     return model.Record(("clean", 0, off), json.dumps(document).encode(), at_ms)
 
 
-CLEAN = [_event(off) for off in range(100)]
+def clean(at_ms):
+    return [_event(off, at_ms) for off in range(100)]
+
+
+CLEAN = clean(0)
+NOW_MS = "@now@"  # in what is run: when the clean records came, which the checks of freshness look at
 _ADD = "INSERT INTO raw.events (__connect_topic, __connect_partition, __connect_offset, received_ms, event) VALUES "
 _NEW = "('clean', 0, {}, {}, convert_to('{}', 'UTF8'))"
 
 
-def _sql(*documents, at_ms=NOW_MS + 1):
+def _sql(*documents, at_ms=f"{NOW_MS} + 1"):
     return _ADD + ", ".join(_NEW.format(1000 + n, at_ms, json.dumps(each)) for n, each in enumerate(documents))
 
 
@@ -400,7 +403,7 @@ BREAKS = {
     "unique-stream-seq": (_STREAM.format("CASE WHEN n = 9 THEN 8 ELSE n END"), "1 hour"),
     "duplicates-id": (_sql(*(CLEAN[n].doc for n in range(9))), "1 hour"),
     "duplicates-business": (_sql(*({**CLEAN[n].doc, "event_id": f"b{n}"} for n in range(9))), "1 hour"),
-    "references-orphans": (_sql({**_REFUND, "payment_id": "none"}, at_ms=NOW_MS - 2 * 86400 * 1000), "1 hour"),
+    "references-orphans": (_sql({**_REFUND, "payment_id": "none"}, at_ms=f"{NOW_MS} - {2 * 86400 * 1000}"), "1 hour"),
     "references-account": (_sql({**_REFUND, "account_id": "b"}), "1 hour"),
     "references-overdrawn": (_sql({**_REFUND, "amount": 11}), "1 hour"),
     "payments-shared": (_sql({**CLEAN[1].doc, "event_id": "again", "payment_id": "e1", "amount": 3}), "1 hour"),
