@@ -301,7 +301,8 @@ static void threads_claim_meanwhile(void **state)
     (void)state;
     struct dedupe *dedupe = window_filled();
     struct disk *disk = disk_with_directory();
-    struct claimer claimers[2] = {{.dedupe = dedupe, .first = 1000000}, {.dedupe = dedupe, .first = 2000000}};
+    // So far from one another that none comes to the other's, however long the writer takes.
+    struct claimer claimers[2] = {{.dedupe = dedupe, .first = 1000000}, {.dedupe = dedupe, .first = 2000000000}};
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&claimers[i].thread, NULL, claim_all_the_time, &claimers[i]), 0);
     for (unsigned round = 0; round < 10; round++)

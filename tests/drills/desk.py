@@ -14,6 +14,7 @@ import threading
 
 class Desk(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, ledger, forget=None, late=None):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -31,7 +31,7 @@ class Load:
 
     def _send(self, identity):
         began = time.monotonic_ns()
-        connection = http.client.HTTPConnection("127.0.0.1", local.desk.port, timeout=1)
+        connection = http.client.HTTPConnection("127.0.0.1", local.desk.port, timeout=60)
         try:
             connection.request("POST", "/events", identity)
             if connection.getresponse().status != 200:
@@ -131,13 +131,16 @@ class DeskStand(Stand):
 
 
 class DeskNode(Node):
-    """Its address moves when the desk is started again."""
+    """Its address moves when the desk is started again. Who looks at it asks for it."""
 
     def __init__(self):
         super().__init__("desk", "az-a", "gateway", "")
 
     def __getattribute__(self, name):
-        return local.desk.url if name == "address" and local.desk else super().__getattribute__(name)
+        if name != "address" or local.desk is None:
+            return super().__getattribute__(name)
+        local.looks += 1
+        return local.desk.url
 
 
 def verdict_of(reports, name):

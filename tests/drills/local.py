@@ -14,6 +14,7 @@ from tests.lib.waiting import until
 
 DESK = pathlib.Path(__file__).with_name("desk.py")
 desk = None
+looks = 0  # how often the sampler asked for its address: once or twice a look
 
 
 class FaultNotApplied(Exception):
@@ -48,7 +49,7 @@ class DeskProcess:
 
 def _accepts():
     try:
-        socket.create_connection(("127.0.0.1", desk.port), 0.5).close()
+        socket.create_connection(("127.0.0.1", desk.port), 60).close()
         return True
     except OSError:
         return False
@@ -65,7 +66,7 @@ def start():
     """Heals; does nothing when it runs."""
     if not desk.alive:
         desk.start()
-    return {"proof": f"port {desk.port} accepts" if until(_accepts, "the desk accepts", 5) else ""}
+    return {"proof": f"port {desk.port} accepts" if until(_accepts, "the desk accepts") else ""}
 
 
 def freeze_a_dead_one():
@@ -116,7 +117,14 @@ def fail_to_roll_back():
 
 def taken(count):
     """Waits until the ledger has so many lines."""
-    return until(lambda: pathlib.Path(desk.ledger).read_bytes().count(b"\n") >= count, f"{count} are taken", 30)
+    return until(lambda: pathlib.Path(desk.ledger).read_bytes().count(b"\n") >= count, f"{count} are taken")
+
+
+def looked_at():
+    """Waits for a whole look of the sampler: the first that is counted may be the second half of an older one, and the
+    third comes when what the second found has been noted."""
+    before = looks
+    return until(lambda: looks >= before + 3, "the sampler looks")
 
 
 def answered(count):

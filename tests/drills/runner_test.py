@@ -47,6 +47,7 @@ def experiment(mark):
         "method": [step("before", "taken", "probe", arguments={"count": 25}),
                    step("kill", "kill", pauses={"after": 0.1}),
                    step("is down", "accepts_not", "probe", tolerance=True),
+                   step("is seen", "looked_at", "probe"),
                    step("heal", "start"),
                    step("after", "taken", "probe", arguments={"count": 35})],
         "rollbacks": [step("start", "start"), step("mark", "leave_a_mark", arguments={"path": str(mark)})],
@@ -61,9 +62,10 @@ class RunnerTest(unittest.TestCase):
         self.mark, self.reports = self.home / "mark", self.home / "reports"
         self.experiment = experiment(self.mark)
         self.own = self.experiment["extensions"][0]
-        patch = mock.patch.object(sampler, "EVERY_S", 0.1)
-        patch.start()
-        self.addCleanup(patch.stop)
+        for name, seconds in (("EVERY_S", 0.1), ("ANSWER_S", 60)):  # only who is dead does not answer
+            patch = mock.patch.object(sampler, name, seconds)
+            patch.start()
+            self.addCleanup(patch.stop)
         self.stand = DeskStand(self.home / "ledger")
         # Whoever starts this may have made it deaf to Ctrl-C.
         self.handlers = handlers()

@@ -50,7 +50,7 @@ struct world {
 static void await_(bool (*true_of)(struct world *world, unsigned node, uint64_t value), struct world *world,
                    unsigned node, uint64_t value, const char *what)
 {
-    int64_t limit_ns = sl_monotonic_ns() + 60 * SL_NS_PER_S;
+    int64_t limit_ns = sl_monotonic_ns() + 120 * SL_NS_PER_S;
     while (!true_of(world, node, value)) {
         if (sl_monotonic_ns() > limit_ns)
             fail_msg("gw-%c: waited in vain for %s %llu", 'a' + (int)node, what, (unsigned long long)value);
@@ -345,7 +345,7 @@ static void peers_have_it_without_kafka(void **state)
     assert_false(atomic_load(&world->nodes[1].damaged) || atomic_load(&world->nodes[2].damaged));
     struct cell_status *status = calloc(1, sizeof(*status));
     assert_non_null(status);
-    int64_t limit_ns = sl_monotonic_ns() + 30 * SL_NS_PER_S;
+    int64_t limit_ns = sl_monotonic_ns() + 120 * SL_NS_PER_S;
     do { // the answers of both peers, then nothing would be lost by anybody's death
         cell_status(world->nodes[0].cell, status);
         assert_true(sl_monotonic_ns() < limit_ns);

@@ -46,9 +46,9 @@ void node_turn(void); // of the loop; returns after a few ms at the latest
 
 // Awaits a condition; nothing is asserted about how long it takes, within a deadline that says what did not happen.
 #define AWAIT(condition)                                                                                               \
-    for (int64_t deadline_ns = sl_monotonic_ns() + 30 * SL_NS_PER_S; !(condition); node_turn())                        \
+    for (int64_t deadline_ns = sl_monotonic_ns() + 90 * SL_NS_PER_S; !(condition); node_turn())                        \
         if (sl_monotonic_ns() > deadline_ns)                                                                           \
-    fail_msg("in 30 s this did not come true: %s", #condition)
+    fail_msg("in 90 s this did not come true: %s", #condition)
 
 // Options as they are good for member `self` of three, plain. Members behind it are dialled at addresses[], set with
 // node_address; without one, at a port where nobody listens.

@@ -44,7 +44,7 @@ def _why_not(observers, stream):
         f"{node.name}: {node.streams().get(stream)}" for node in observers)
 
 
-def _wait_taken(observers, stream, died, timeout_s=90):
+def _wait_taken(observers, stream, died, timeout_s=240):
     """Seconds from the death until the survivors have read in Kafka that the whole tail is there."""
     until(lambda: _produced(observers, stream), _why_not(observers, stream), timeout_s, 0.05)
     return time.monotonic() - died
@@ -65,10 +65,11 @@ def _kill_and_wipe(cell, victim):
     died, died_ms = time.monotonic(), time.time() * 1000
     victim.wipe()
     took = _wait_taken(observers, stream, died)
-    expect(_takeovers(observers) > before, "its tail is in Kafka, but nobody took it over")
+    # All of it may have been there before, and /metrics is a copy, a little older than what was read.
+    until(lambda: _takeovers(observers) > before, "its tail is in Kafka, but nobody took it over")
     cell.wait_load(500)  # the others go on meanwhile
     victim.start()
-    until(cell.is_whole, f"{victim.name} does not come back", 60)
+    until(cell.is_whole, f"{victim.name} does not come back")
     new = until(victim.stream, "it writes no stream")
     expect(_counter(new) > _counter(stream), f"{new} comes after {stream}: numbers went back")
     return stream, died_ms, took
@@ -154,13 +155,13 @@ def _freeze_once(cell, victim, seconds):
     victim.freeze()
     froze = time.monotonic()
     took = _wait_taken(observers, stream, froze)
-    expect(_takeovers(observers) > taken, "nobody took it over")
+    until(lambda: _takeovers(observers) > taken, "nobody took it over")
     time.sleep(max(0, froze + seconds - time.monotonic()))
     victim.thaw()
     woke = time.monotonic()
-    new = until(lambda: (found := victim.stream()) != stream and found, "it goes on with its old stream", 60)
+    new = until(lambda: (found := victim.stream()) != stream and found, "it goes on with its old stream")
     accepted = victim.accepted()
-    until(lambda: victim.accepted() > accepted + 200, "it takes nothing any more after it woke", 60)
+    until(lambda: victim.accepted() > accepted + 200, "it takes nothing any more after it woke")
     note(f"{victim.name}: taken over after {took:.1f} s; awake, it writes {new} after {time.monotonic() - woke:.1f} s")
 
 
@@ -306,7 +307,7 @@ def rolling(stand):
                 node.stop()
                 ended = time.monotonic()
                 node.start()
-                until(cell.is_whole, f"{node.name} does not come back", 60)
+                until(cell.is_whole, f"{node.name} does not come back")
                 note(f"{node.name}: ended in {ended - started:.1f} s, back after {time.monotonic() - ended:.1f} s")
                 until(lambda: node.accepted() > 200, f"no load arrives at {node.name}")
         cell.settle(min_acked=3000)

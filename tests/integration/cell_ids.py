@@ -11,7 +11,7 @@ from tests.lib.waiting import until
 def resend(stand):
     """Everything again to each other zone right after its acknowledgement, later, and after a death: no new record."""
     rounds = 60 if stand.long else 15
-    with stand.cell("resend") as cell:
+    with stand.cell("resend", config={"ha": {"ack_timeout": "60s"}}) as cell:
         cell.start()
         known, unknown, chance = [], 0, random.Random(1)
         for turn in range(rounds):

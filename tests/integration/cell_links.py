@@ -82,7 +82,7 @@ def alone(stand):
         until(lambda: client.post("payments", client.make())[0] == 503, "it answers although it reaches nobody", 30)
         until(lambda: sum(int(node.metric("sluice_takeovers_total")) for node in others) > before,
               "nobody takes it over", 60)
-        until(lambda: victim.ready_status() == 503, "/readyz stays 200 although nothing can be acknowledged", 30)
+        until(lambda: victim.ready_status() == 503, "/readyz stays 200 although nothing can be acknowledged")
         healed_ns = time.monotonic_ns()
         cell.heal()
         until(lambda: victim.stream() not in (None, stream), "it goes on with the stream that was taken over", 60)
@@ -148,14 +148,14 @@ def peers_gone(stand):
         for node in cell.nodes[1:]:
             node.kill()
         died, refused = time.monotonic(), []
-        until(lambda: last.metric("sluice_peer_up") == 0, "it does not notice", 30)
+        until(lambda: last.metric("sluice_peer_up") == 0, "it does not notice")
 
         def answered():
             began = time.monotonic()
             status = client.post("payments", client.make())[0]
             refused.append((status, round(began - died, 1), round(time.monotonic() - began, 1)))
             return status == 200
-        until(answered, "no answer although Kafka commits", 90)
+        until(answered, "no answer although Kafka commits", 240)
         note(f"alone: (status, s after the deaths, s until it came) {refused}")
         cell.wait_load(100)
         with frozen(stand.kafka):
@@ -164,7 +164,7 @@ def peers_gone(stand):
                 status, headers, answer = client.post("payments", client.make())
                 expect(status == 503, f"{status} {answer} without peers and without Kafka")
                 expect(headers.get("retry-after", "").isdigit(), f"503 without Retry-After: {headers}")
-            until(lambda: last.ready_status() == 503, "/readyz stays 200 although nothing can be acknowledged", 30)
+            until(lambda: last.ready_status() == 503, "/readyz stays 200 although nothing can be acknowledged")
             thawed_ns = time.monotonic_ns()
         until(lambda: client.post("payments", client.make())[0] == 200, "it does not recover by itself", 90)
         cell.start(*cell.nodes[1:])

@@ -41,7 +41,7 @@ class CellStand(Stand):
         try:
             listeners = {f"GW{letter.upper()}": {node: self.relays.add(kafka_link(letter, node)) for node in BROKERS}
                          for letter in LETTERS}
-            self.kafka = Cluster(brokers=len(BROKERS), listeners=listeners, start_timeout_s=300)
+            self.kafka = Cluster(brokers=len(BROKERS), listeners=listeners)
         except BaseException:
             self.relays.close()
             shutil.rmtree(self.home, ignore_errors=True)
@@ -103,7 +103,7 @@ class Node(Gateway):
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
-    def start(self, wait=True, timeout_s=60):
+    def start(self, wait=True, timeout_s=180):
         self.frozen = False
         return super().start(wait, timeout_s)
 
@@ -196,9 +196,9 @@ class Cell:
         for node in nodes or self.nodes:
             node.wait_ready()
         if not nodes:
-            until(self.is_whole, "the peers do not find each other", 30)
+            until(self.is_whole, "the peers do not find each other")
             # A cluster's first transactions wait for its coordinators to be made: no fault that is meant here.
-            until(self.all_drain, lambda: f"not claimed: {[node.streams() for node in self.nodes]}", 90)
+            until(self.all_drain, lambda: f"not claimed: {[node.streams() for node in self.nodes]}", 240)
         return self
 
     def is_whole(self):
@@ -237,7 +237,7 @@ class Cell:
                 total += now - before if now >= before else now  # a process counts from 0
                 seen[node] = now
             return total >= events
-        until(enough, lambda: f"only {total} of {events} events were accepted", 90)
+        until(enough, lambda: f"only {total} of {events} events were accepted", 240)
 
     def stop_loads(self):
         for load in self.loads:
@@ -277,7 +277,7 @@ class Cell:
 
     # ---- the end
 
-    def wait_drained(self, timeout_s=120):
+    def wait_drained(self, timeout_s=300):
         """Until Kafka has all that any node holds."""
         for node in self.nodes:
             node.wait_drained(timeout_s)
@@ -288,7 +288,7 @@ class Cell:
                 for node in self.nodes for name, each in node.streams().items()
                 if (each["holders"].get(node.name, {}).get("end") or 0) > each["through"]}
 
-    def settle(self, min_acked=1, whole=True, drain_s=120):
+    def settle(self, min_acked=1, whole=True, drain_s=300):
         """The end of a scenario. The verdict of the history; raises Failure when anything is wrong."""
         self.heal()
         self.kafka.revive()

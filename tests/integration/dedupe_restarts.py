@@ -63,13 +63,13 @@ def memory(stand):
             expect(counts == (500, 0, 0), f"{counts}")
             return status(gateway)["alarm"]
 
-        alarm = until(send, "no alarm on /status", 30, 0.3)
+        alarm = until(send, "no alarm on /status", pause_s=0.3)
         expect("new ids/s" in alarm and "MiB" in alarm, alarm)
         expect(gateway.metric("sluice_dedupe_memory_too_small") == 1, "the metric is 0")
         expect(len(warnings()) == 1 and '"level":"warn"' in warnings()[0], f"{len(warnings())} warnings")
         gateway.stop()
         gateway.start()
-        until(lambda: len(warnings()) == 2, "no warning from the last observed rate at the next start", 10)
+        until(lambda: len(warnings()) == 2, "no warning from the last observed rate at the next start")
         expect("before the restart" in warnings()[1], warnings()[1])
         finish(scene)
 
@@ -104,7 +104,7 @@ def key_file(stand):
         expect(key.stat().st_mode & 0o777 == 0o600, f"the key's mode is {key.stat().st_mode & 0o777:o}")
         key.chmod(0o644)
         gateway.start(wait=False)
-        expect(gateway.wait_exit(30) == 1, f"exit code {gateway.process.returncode} with a key that all can read")
+        expect(gateway.wait_exit() == 1, f"exit code {gateway.process.returncode} with a key that all can read")
         key.unlink()
         gateway.start()
         expect(post(gateway, "payments", event("a")).counts() == (1, 0, 0), "known under another key")
@@ -184,7 +184,7 @@ def _load_and_kill(gateway, label, chance, acked):
     gateway.kill()
     stop.set()
     for sender in senders:
-        sender.join(30)
+        sender.join(60)
         if sender.wrong:
             raise Failure(f"an answer under load: {sender.wrong}")
         acked.update({each["event_id"]: each for each in sender.acked})

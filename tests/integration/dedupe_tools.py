@@ -24,7 +24,7 @@ class Answer:
         return f"{self.status} {self.body}"
 
 
-def post(gateway, source, body, headers=None, timeout_s=60):
+def post(gateway, source, body, headers=None, timeout_s=240):
     """One request on a connection of its own. `body`: bytes, or what json.dumps takes, or a list of these: NDJSON."""
     kind = "application/json"
     if isinstance(body, list):
@@ -62,7 +62,7 @@ class Crowd:
     def answered(self):
         return sum(future.done() for future in self._futures)
 
-    def answers(self, timeout_s=60):
+    def answers(self, timeout_s=300):
         found = [future.result(timeout_s) for future in self._futures]
         self._pool.shutdown()
         return found
@@ -105,7 +105,7 @@ def wait_complete(gateway):
             return json.loads(gateway.admin("/status")[1])["dedupe"]["complete"]
         except OSError:
             return False
-    until(complete, "the dedupe window is not rebuilt", 60, 0.01)
+    until(complete, "the dedupe window is not rebuilt", pause_s=0.01)
 
 
 def status(gateway):

@@ -75,7 +75,7 @@ def disk_budget(stand):
             gateway.check_alive()
             expect(gateway.ready_status() == 503, "/readyz is 200 although nothing is accepted any more")
         for name in names:
-            until(lambda: _probe(client, name) == 200, f"{name} does not recover by itself", 120)
+            until(lambda: _probe(client, name) == 200, f"{name} does not recover by itself", 300)
         expect(_directory_bytes(gateway.spool) <= 96 * 2**20, "the spool directory is over its budget")
         scene.settle(min_acked=100)
 
@@ -99,9 +99,10 @@ def _one_sync_error(stand, operation):
         until(lambda: gateway.accepted() > 2000, "no load arrives")
         # The writer may use the vectored call: both names, whichever it uses.
         fault.set(f"{operation} errno=EIO after=5", *(["pwritev errno=EIO after=5"] if operation == "pwrite" else []))
-        until(lambda: [each for each in fault.applied() if each.errno], f"no {operation} fault was applied", 30, 0.001)
+        until(lambda: [each for each in fault.applied() if each.errno], f"no {operation} fault was applied",
+              pause_s=0.001)
         applied_ns = time.monotonic_ns()
-        code = gateway.wait_exit(30)
+        code = gateway.wait_exit()
         expect(code == 4, f"exit code {code} after a failed {operation}: {gateway.log_tail()}")
         expect(any('"level":"error"' in line and "spool" in line for line in gateway.log_lines()),
                f"no message says why: {gateway.log_tail()}")
@@ -162,10 +163,10 @@ def _fill_and_recover(stand, scene, gateway, make_room):
         def refused():
             scene.load(*BULK, "-n", "200", "--retry-for", "1").wait()
             return _probe(client, "payments") == 503
-        until(refused, "it is never refused although there is no room", 120)
+        until(refused, "it is never refused although there is no room", 600)
         gateway.check_alive()
         expect(gateway.ready_status() == 503, "/readyz is 200 although nothing is accepted")
         note(f"refused with {gateway.metric('sluice_spool_pending_bytes') / 2**20:.0f} MiB pending")
         make_room()
-        until(lambda: _probe(client, "payments") == 200, "it does not recover by itself when there is room again", 120)
+        until(lambda: _probe(client, "payments") == 200, "it does not recover by itself when there is room again", 300)
     scene.settle(min_acked=100)

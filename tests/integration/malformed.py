@@ -227,7 +227,7 @@ def main():
     stand = Stand()
     good = True
     try:
-        stand.gateway.start(timeout_s=120)
+        stand.gateway.start()
         for name, kind, body, status, index, offset in BODIES:
             good &= run(name, lambda: stand.refused(kind, body, status, index, offset))
         for name, headers, body, status in ENCODED:

@@ -20,7 +20,7 @@ class ClusterError(Exception):
 
 class Cluster:
     def __init__(self, brokers=3, heap=400, directory=None, properties=None, detached=False, keep=False,
-                 start_timeout_s=90, listeners=None):
+                 start_timeout_s=300, listeners=None):
         """`heap`: MiB a broker. `detached`: outlives this process, until down(). `keep`: logs and data stay.
         `listeners`: {NAME: {node: port}}: further listeners, whose clients are sent to these ports: of relays to
         listener_port(node, NAME)."""
@@ -57,7 +57,7 @@ class Cluster:
     def _ask(self, operation, node=None):
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-                control.settimeout(30)
+                control.settimeout(180)
                 control.connect(str(self.directory / "control"))
                 control.sendall(json.dumps({"op": operation, "node": node}).encode() + b"\n")
                 answer = json.loads(control.makefile().readline() or "{}")
@@ -169,7 +169,7 @@ class Cluster:
 
     # Topics.
 
-    def _first(self, request, timeout_s=30):
+    def _first(self, request, timeout_s=120):
         addresses = [(each["host"], each["port"]) for each in self._brokers.values() if each["state"] == "running"]
         return wire.first_answer(addresses, timeout_s, request)
 
@@ -177,7 +177,7 @@ class Cluster:
         """Returns when every partition has a leader that all running brokers know of, and that serves it."""
         factor = replication or min(3, len(self._brokers))
         self._first(lambda address: wire.create_topic(address, name, partitions, factor, config))
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not (self._led(name, partitions) and self._served(name)):
             if time.monotonic() > end:
                 raise ClusterError(f"topic {name} has no leader")

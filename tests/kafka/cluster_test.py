@@ -32,7 +32,7 @@ def gone(pid):
         return True
 
 
-def await_true(condition, timeout_s=30):
+def await_true(condition, timeout_s=120):
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:

@@ -229,7 +229,7 @@ class Supervisor:
     def serve_one(self):
         connection, _ = self.control.accept()
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(30)
             try:
                 request = json.loads(connection.makefile().readline())
                 answer = {"ok": True, **self.handle(request)}

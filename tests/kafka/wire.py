@@ -80,7 +80,7 @@ def _receive(sock, length):
     return bytes(parts)
 
 
-def call(address, key, version, body, timeout_s=5.0):
+def call(address, key, version, body, timeout_s=20.0):
     """One request to one broker. `address` is (host, port). Returns a reader of the answer's body."""
     try:
         with socket.create_connection(address, timeout=timeout_s) as sock:
@@ -99,7 +99,7 @@ def _name(code):
     return ERRORS.get(code, f"error {code}")
 
 
-def metadata(address, topics=None, timeout_s=5.0):
+def metadata(address, topics=None, timeout_s=20.0):
     """{'brokers': {id: (host, port)}, 'cluster': id, 'topics': {name: {'error', 'partitions': [...]}}}; None: all."""
     names = struct.pack(">i", -1) if topics is None else _array([_string(name) for name in topics])
     reader = call(address, METADATA, 5, names + b"\0", timeout_s)
@@ -124,7 +124,7 @@ def metadata(address, topics=None, timeout_s=5.0):
     return {"brokers": brokers, "cluster": cluster, "topics": dict(reader.array(topic))}
 
 
-def find_transaction_coordinator(address, transactional_id, timeout_s=5.0):
+def find_transaction_coordinator(address, transactional_id, timeout_s=20.0):
     """The coordinator's node id. The first call on a fresh cluster makes the broker create __transaction_state."""
     reader = call(address, FIND_COORDINATOR, 2, _string(transactional_id) + b"\x01", timeout_s)
     reader.i32()
@@ -134,7 +134,7 @@ def find_transaction_coordinator(address, transactional_id, timeout_s=5.0):
     return node
 
 
-def high_watermarks(address, topic, partitions, timeout_s=5.0):
+def high_watermarks(address, topic, partitions, timeout_s=20.0):
     """{partition: high watermark}, for those partitions whose leader this broker is; the others are left out."""
     wanted = [struct.pack(">iq", partition, -1) for partition in partitions]
     body = struct.pack(">ib", -1, 0) + _array([_string(topic) + _array(wanted)])
@@ -157,7 +157,7 @@ def _raise_first(results):
             raise WireError(f"{name}: {text or _name(code)}", code)
 
 
-def create_topic(address, name, partitions, replication, config=None, timeout_s=20.0):
+def create_topic(address, name, partitions, replication, config=None, timeout_s=60.0):
     configs = [_string(key) + _string(str(value)) for key, value in (config or {}).items()]
     topic = _string(name) + struct.pack(">ih", partitions, replication) + _array([]) + _array(configs)
     body = _array([topic]) + struct.pack(">ib", int(timeout_s * 1000), 0)

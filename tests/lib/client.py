@@ -94,7 +94,7 @@ class Client:
         return {"id": event["event_id"], "key": key, "seq": seq, "body": body, "crc": crc32c(body), "attempt": 0,
                 "namespace": namespace}
 
-    def post(self, source, event, timeout_s=30):
+    def post(self, source, event, timeout_s=60):
         """(status, headers, answer); status 0 when there was no answer."""
         event["attempt"] += 1
         started = time.monotonic_ns()
@@ -147,7 +147,7 @@ class Client:
         self._file.close()
 
 
-def first_answer_ns(gateway, client, source, timeout_s=60):
+def first_answer_ns(gateway, client, source, timeout_s=180):
     """Posts one event until the first 200; returns CLOCK_MONOTONIC then."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

@@ -86,7 +86,7 @@ class Gateway:
 
     # ---- the process
 
-    def start(self, wait=True, timeout_s=60):
+    def start(self, wait=True, timeout_s=180):
         if self.process and self.process.poll() is None:
             raise Failure("the gateway runs already")
         with open(self.log_path, "ab") as log:
@@ -98,7 +98,7 @@ class Gateway:
             self.wait_ready(timeout_s)
         return self
 
-    def wait_ready(self, timeout_s=60):
+    def wait_ready(self, timeout_s=180):
         until(self._is_ready, lambda: f"/readyz is not 200: {self._why()}", timeout_s, 0.01)
 
     def _why(self):
@@ -127,11 +127,11 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
-    def wait_exit(self, timeout_s=90):
+    def wait_exit(self, timeout_s=180):
         until(lambda: self.process.poll() is not None, "the gateway does not end", timeout_s)
         return self.process.returncode
 
-    def stop(self, timeout_s=90):
+    def stop(self, timeout_s=180):
         """SIGTERM; the exit code must be 0."""
         self.signal(signal.SIGTERM)
         if self.wait_exit(timeout_s) != 0:
@@ -166,7 +166,7 @@ class Gateway:
 
     def admin(self, path, method="GET"):
         """(status, body) of the admin endpoint. OSError when it does not answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -215,7 +215,7 @@ class Gateway:
     def pending(self):
         return int(self.metric("sluice_spool_pending_events"))
 
-    def wait_drained(self, timeout_s=180):
+    def wait_drained(self, timeout_s=300):
         """Until Kafka has everything: nothing pending, twice in a row with nothing in flight between."""
         def empty():
             self.check_alive()

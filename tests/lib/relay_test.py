@@ -27,9 +27,9 @@ class RelayTest(unittest.TestCase):
             each.close()
 
     def pair(self):
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         server, _ = self.server.accept()
-        server.settimeout(10)
+        server.settimeout(60)
         self.open += [client, server]
         return client, server
 
@@ -37,7 +37,7 @@ class RelayTest(unittest.TestCase):
         sock.settimeout(QUIET_S)
         with self.assertRaises(TimeoutError):
             sock.recv(1)
-        sock.settimeout(10)
+        sock.settimeout(60)
 
     def test_passes_both_ways_and_ends(self):
         client, server = self.pair()
@@ -96,14 +96,14 @@ class RelayTest(unittest.TestCase):
 
     def test_no_connection_while_held(self):
         self.relays.hold("link", forth=False, back=True)
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.open.append(client)
         self.server.settimeout(QUIET_S)
         with self.assertRaises(TimeoutError):
             self.server.accept()
         self.assertEqual(self.relays.stat("link")["waiting"], 1)
         self.relays.release("link")
-        self.server.settimeout(10)
+        self.server.settimeout(60)
         server, _ = self.server.accept()
         server.close()
 
@@ -117,7 +117,7 @@ class RelayTest(unittest.TestCase):
     def test_nobody_listens(self):
         port = self.relays.add("void", 1)
         with self.assertRaises(ConnectionResetError):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                 client.recv(1)
         with self.assertRaises(RelayError):
             self.relays.stat("nothing")

@@ -15,7 +15,7 @@
 #include "tests/produce/stand.h"
 
 enum { PARTITIONS = 4 };
-static const int64_t wait_ns = 60 * SL_NS_PER_S;
+static const int64_t wait_ns = 180 * SL_NS_PER_S;
 
 static void nap(void)
 {
@@ -440,6 +440,6 @@ void stand_write_progress(struct stand *stand, const char *stream, const char *l
         rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(PROGRESS_TOPIC), RD_KAFKA_V_PARTITION(progress_partition(stream)),
                           RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE(bytes, length), RD_KAFKA_V_END),
         0);
-    assert_int_equal(rd_kafka_flush(rk, 10000), 0);
+    assert_int_equal(rd_kafka_flush(rk, 60000), 0);
     rd_kafka_destroy(rk);
 }
