@@ -67,6 +67,7 @@ class Supervisor:
         self.passwords = {"sink": secrets.token_hex(16), "warehouse": secrets.token_hex(16)}
         self.processes, self.frozen = {}, set()
         self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.lifeline = [sys.stdin] if self.order["lifeline"] else []
         self.ending = False
         self.paths = None
 
@@ -122,7 +123,8 @@ class Supervisor:
             except connect.ConnectError as error:
                 if time.monotonic() > end:
                     raise RuntimeError(f"{error}\n{self._tail('connect')}") from error
-            time.sleep(0.2)
+            if self._let_go(select.select(self.lifeline, [], [], 0.2)[0]):
+                raise RuntimeError("whoever started it has gone")
 
     def _tail(self, role):
         path = self.directory / f"{role}.log"
@@ -235,14 +237,16 @@ class Supervisor:
             except connect.ConnectError:
                 pass  # it is starting, or busy: the next look is soon
 
+    def _let_go(self, readable):
+        return sys.stdin in readable and not os.read(sys.stdin.fileno(), 4096)
+
     def serve(self):
-        lifeline = [sys.stdin] if self.order["lifeline"] else []
         due = time.monotonic()
         while not self.ending:
-            readable, _, _ = select.select([self.control, *lifeline], [], [], max(0.0, due - time.monotonic()))
+            readable, _, _ = select.select([self.control, *self.lifeline], [], [], max(0.0, due - time.monotonic()))
             if self.control in readable:
                 self.serve_one()
-            if lifeline and sys.stdin in readable and not os.read(sys.stdin.fileno(), 4096):
+            if self._let_go(readable):
                 self.ending = True
             if time.monotonic() >= due:
                 self.look_after()

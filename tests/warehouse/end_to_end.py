@@ -3,7 +3,9 @@
 the worker and of the database; a backfill fills a hole; nothing is left when the owner is killed. `--iceberg`: the same
 records are in Iceberg, once."""
 
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -218,6 +220,30 @@ def owner_killed(brokers):
     shutil.rmtree(directory)
 
 
+def processes_of(directory):
+    """The pids of those that have the directory in their command line."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(directory).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def owner_killed_while_it_starts(brokers):
+    """The worker stands still, so that the start would go on for minutes."""
+    directory = temporary_directory("warehouse")
+    with subprocess.Popen([sys.executable, "-c", OWNER, directory, brokers.bootstrap], cwd=ROOT,
+                          stdout=subprocess.DEVNULL) as owner:
+        def worker():
+            return [pid for pid in processes_of(directory)
+                    if b"ConnectStandalone" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(until(worker, "no worker is started", timeout_s=120)[0], signal.SIGSTOP)
+        owner.send_signal(signal.SIGKILL)
+    until(lambda: not processes_of(directory), lambda: f"left: {processes_of(directory)}", timeout_s=90)
+    shutil.rmtree(directory)
+
+
 def main():
     directory, good = temporary_directory("warehouse"), True
     with Cluster(brokers=1, heap=256) as brokers:
@@ -230,6 +256,7 @@ def main():
                 good = report.run(scenario.__name__.replace("_", "-"), scenario) and good
             stand.stop(scenes.handle)
             good = report.run("owner-killed", lambda: owner_killed(brokers)) and good
+            good = report.run("owner-killed-while-it-starts", lambda: owner_killed_while_it_starts(brokers)) and good
         finally:
             if handle := stand.find(directory):
                 stand.stop(handle)
