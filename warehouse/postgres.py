@@ -21,7 +21,7 @@ import psycopg2
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 class PostgresError(Exception):
