@@ -55,9 +55,9 @@ def _after_a_death(cell, known):
     cell.a.wipe()
     known.append(batch)
     for node in cell.nodes[1:]:
-        until(lambda: _counts(node, batch) == (0, 100), lambda: f"{node.name} says {_counts(node, batch)}", 30, 0.2)
+        until(lambda: _counts(node, batch) == (0, 100), lambda: f"{node.name} says {_counts(node, batch)}", pause_s=0.2)
     cell.start(cell.a)
-    until(cell.is_whole, "it does not come back", 60)
+    until(cell.is_whole, "it does not come back")
     _all_known(cell.a, known, "after it came back with an empty disk")
 
 
