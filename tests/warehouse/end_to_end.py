@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -139,6 +140,24 @@ class Scenes:
         note(f"500 events in curated {seconds:.1f} s after the commit")
         expect(not self.shut(), f"gates are shut: {self.shut()}")
 
+    def documented_put(self):
+        """docs/warehouse.md: the connector is put to a worker that knows nothing of it, and goes on where it was."""
+        given = json.loads((pathlib.Path(self.handle["dir"]) / "connect" / "raw-events.json").read_text())["config"]
+        url = self.handle["connect_url"] + "/connectors/raw-events"
+        connect.ask(self.handle["connect_url"], "/connectors/raw-events", "DELETE")
+        self.send(100)
+        port = re.search(r":(\d+)/", given["connection.url"]).group(1)
+        done = subprocess.run(
+            f"warehouse/warehouse connector raw-events tasks=1 topics={','.join(TOPICS)} pg_host=127.0.0.1 "
+            f"pg_port={port} database=warehouse pg_user={given['connection.username']} "
+            f"pg_password='{given['connection.password']}' dlq=warehouse.dlq replication=1 | "
+            f"curl -fsS -X PUT -H 'Content-Type: application/json' -d @- {url}/config",
+            shell=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        expect(done.returncode == 0, f"curl: {done.stderr} {done.stdout}")
+        expect(json.loads(done.stdout)["config"] == {**given, "name": "raw-events"}, f"the worker has {done.stdout}")
+        note(f"caught up {self.wait_curated(self.sent):.1f} s after the PUT")
+        self.equal()
+
     def killed_worker(self):
         self.send(500)
         self.handle = stand.tell(self.handle, "kill", "connect")
@@ -249,7 +268,8 @@ def main():
     with Cluster(brokers=1, heap=256) as brokers:
         try:
             scenes = Scenes(brokers, directory)
-            scenarios = [scenes.kafka_to_curated, scenes.killed_worker, scenes.killed_database, scenes.backfill]
+            scenarios = [scenes.kafka_to_curated, scenes.documented_put, scenes.killed_worker, scenes.killed_database,
+                         scenes.backfill]
             if "--iceberg" in sys.argv:
                 scenarios = [scenes.iceberg_before_its_first_commit, *scenarios, scenes.iceberg]
             for scenario in scenarios:
