@@ -114,11 +114,11 @@ class Drilling:
         """The load ends, then Kafka gets the rest."""
         self.settling = True
         self._stop_load()
-        began = time.monotonic()
+        began, since_s = time.monotonic(), self.sampler.now_s() + 0.001  # times of samples are rounded
         self.progress.say("Kafka gets the rest")
-        while series.pending_now(self.sampler.latest()) != 0:
+        while series.pending_now(self.sampler.latest(), since_s) != 0:
             if time.monotonic() - began > self.drill.drain_s:
-                left = series.pending_now(self.sampler.latest())
+                left = series.pending_now(self.sampler.latest(), since_s)
                 raise TimeoutError(f"after {self.drill.drain_s} s Kafka has not everything: " + (
                     "a gateway does not answer" if left is None else f"{left} events are pending"))
             time.sleep(0.1)

@@ -87,9 +87,10 @@ def collect(samples, judged):
     }
 
 
-def pending_now(latest):
-    """Events that Kafka has not, over all gateways; None as long as one does not answer."""
+def pending_now(latest, since_s=0):
+    """Events that Kafka has not, over all gateways; None as long as one does not answer. `since_s`: by looks that began
+    then or later, None before there is one of each: an older one knows nothing of what was taken after it."""
     gateways = [each for each in latest.values() if each["kind"] == "gateway"]
-    if not gateways or any(each["state"] == SILENT for each in gateways):
+    if not gateways or any(each["state"] == SILENT or each["t"] < since_s for each in gateways):
         return None
     return int(sum(each["pending"] for each in gateways))
