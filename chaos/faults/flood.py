@@ -94,7 +94,7 @@ class Flood:
                 client.pump(lambda: False, timeout=0.01)
                 if client.goaway_code() is not None:
                     break
-            client.wait_closed(2)
+            client.pump(lambda: client.closed, timeout=2)
             self.add(calmed=client.goaway_code() == h2raw.ENHANCE_YOUR_CALM)
 
     def forever(self):
