@@ -146,9 +146,10 @@ class Stand:
         return f"{self.top}/{node}"
 
     def copy(self, stream, of, to):
-        """A stream's files as another node's copy: it is found there as an older stream."""
+        """A stream's files as another node's copy: it is found there as an older stream. Not what is being written:
+        the owner may live, and its next look renames that."""
         shutil.copytree(f"{self.directory(of)}/{stream}", f"{self.directory(to)}/{stream}",
-                        ignore=shutil.ignore_patterns("note-*", "progress"))
+                        ignore=shutil.ignore_patterns("note-*", "progress", "*.tmp"))
 
     def check(self, complete=True):
         """Exactly once, every acknowledged event, each stream in its order within a partition."""
