@@ -92,9 +92,11 @@ class Drainer:
 
     def claim(self, stream):
         """INIT, READ, CLAIM. Returns (through, claim)."""
-        done = self.answer(self.order("init", stream))
-        if "was created just now" in done["trouble"]:  # the first one of a cluster makes sluice.progress and says so
+        def init():
+            """The first one of a cluster makes sluice.progress, and says so until all brokers have heard of it."""
             done = self.answer(self.order("init", stream))
+            return None if "was created just now" in done["trouble"] else done
+        done = self.until(lambda _: init(), "sluice.progress is there")
         report.expect(done["result"] == "ok", f"init: {done}")
         found = self.do("read", stream)
         self.do("claim", stream, found["at"], found["claim"] + 1)
