@@ -137,10 +137,10 @@ static bool advance(struct load *load)
     bool sending = load->issue_end_ns == 0;
     if (sending && !load->measuring && load->now_ns >= load->measure_start_ns)
         open_window(load);
-    bool time_up = options->duration_ns >= 0 && load->now_ns - load->start_ns >= options->duration_ns;
+    bool time_up = load->now_ns >= load_end_ns(load);
     if (sending && (time_up || stops > 0 || !load->issuing)) {
         send_due(load); // what remains unsent is what there was no room for
-        stop_issuing(load, time_up ? load->start_ns + options->duration_ns : load->now_ns);
+        stop_issuing(load, time_up ? load_end_ns(load) : load->now_ns);
         sending = false;
     }
     return sending || (load->outstanding > 0 && stops < 2 && load->now_ns - load->issue_end_ns < options->drain_ns);
@@ -155,9 +155,7 @@ static void run(struct load *load)
         load_connections_flush(load);
         int64_t until_ns = tick_ns;
         int64_t due_ns = load->ready_head != NULL || unconnected(load) ? load_request_due_ns(load) : INT64_MAX;
-        int64_t end_ns = load->options.duration_ns >= 0 && load->issue_end_ns == 0
-                             ? load->start_ns + load->options.duration_ns
-                             : INT64_MAX;
+        int64_t end_ns = load->issue_end_ns == 0 ? load_end_ns(load) : INT64_MAX;
         until_ns = due_ns < until_ns ? due_ns : until_ns;
         until_ns = end_ns < until_ns ? end_ns : until_ns;
         wait_and_handle(load, until_ns);

@@ -67,6 +67,11 @@ static int64_t scheduled_ns(const struct load *load, uint64_t request)
     return load->start_ns + (int64_t)((double)event * (double)SL_NS_PER_S / options->rate);
 }
 
+int64_t load_end_ns(const struct load *load)
+{
+    return load->options.duration_ns < 0 ? INT64_MAX : load->start_ns + load->options.duration_ns;
+}
+
 uint64_t load_requests_not_sent(const struct load *load)
 {
     uint64_t request = load->scheduled;
@@ -79,9 +84,7 @@ uint64_t load_requests_not_sent(const struct load *load)
 // Open loop: what its schedule puts at or after the end is not part of the run, however late the clock is read.
 static bool is_within_the_run(const struct load *load)
 {
-    const struct load_options *options = &load->options;
-    return options->rate == 0 || options->duration_ns < 0 ||
-           scheduled_ns(load, load->scheduled) < load->start_ns + options->duration_ns;
+    return load->options.rate == 0 || scheduled_ns(load, load->scheduled) < load_end_ns(load);
 }
 
 static bool may_send_new(const struct load *load)
