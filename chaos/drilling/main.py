@@ -82,6 +82,8 @@ def say(verdict, out):
     out.write(verdict.line + "\n")
     for reason in verdict.reasons:
         out.write(f"    {reason}\n")
+    if verdict.note:
+        out.write(f"    ({verdict.note})\n")
     out.flush()
 
 

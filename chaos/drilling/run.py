@@ -9,11 +9,10 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import shutil
 import time
 
-from chaos.drilling import criteria, engine, series
+from chaos.drilling import criteria, engine, machine, series
 from chaos.drilling.drills import BadDrill
 from chaos.drilling.sampler import Sampler
 from chaos.drilling.verdict import PASS, SKIP, Verdict
@@ -30,7 +29,7 @@ class Drilling:
         self.start_ns = time.monotonic_ns()
         self.verdict = Verdict(drill.name, drill.title, drill.description, load=drill.load or {},
                                started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                               machine=machine(), runbook=drill.runbook)
+                               machine=machine.facts(), runbook=drill.runbook)
         self.load = self.sampler = None
         self.settling = False
         self.figures = {}
@@ -69,7 +68,8 @@ class Drilling:
         self.folder.mkdir(parents=True)
         self.start_ns = time.monotonic_ns()
         course = engine.Course(self._now_s, self.progress.say, self._start_load, self._settle)
-        with Sampler(self.stand.nodes(), self.folder / "samples.jsonl", self.start_ns) as self.sampler:
+        with (Sampler(self.stand.nodes(), self.folder / "samples.jsonl", self.start_ns) as self.sampler,
+              machine.Watch(self.start_ns) as watch):
             self.progress.watch(self.sampler)
             outcome = engine.run(self.drill, course)
             self._end_load()
@@ -83,8 +83,10 @@ class Drilling:
         self.figures["conservation_error"] = max(
             (each["conservation_error"] for each in self.sampler.samples if "conservation_error" in each), default=None)
         self.figures["takeovers"] = series.gained(self.sampler.samples, "takeovers")
+        self.figures.update(machine.figures(watch.rows))
+        self.verdict.note = machine.note(watch.rows)
         judged = self._judge(outcome)
-        self.verdict.series = series.collect(self.sampler.samples, judged)
+        self.verdict.series = {**series.collect(self.sampler.samples, judged), "machine": watch.rows}
         self._decide(outcome)
 
     # ---- load
@@ -190,8 +192,3 @@ def read_all(reports):
         if isinstance(verdict, dict) and "verdict" in verdict and "line" in verdict:
             found.append(verdict)
     return found
-
-
-def machine():
-    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "node": platform.node(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)}

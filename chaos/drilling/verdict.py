@@ -30,6 +30,7 @@ class Verdict:
     started: str = ""                             # UTC, RFC 3339
     duration_s: float = 0
     machine: dict = field(default_factory=dict)
+    note: str | None = None                       # about the machine, whatever the verdict: machine.note
     runbook: str | None = None
     series: dict = field(default_factory=dict)    # chaos/drilling/series.py
 

@@ -23,6 +23,7 @@ h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 28px 0 6p
 .badge { font-weight: 600; padding: 1px 10px; border-radius: 999px; color: #fff; background: var(--skip); }
 .badge.PASS { background: #18794e; } .badge.FAIL { background: #b3261e; }
 .reasons { border-left: 4px solid var(--bad); padding-left: 12px; } .reasons.SKIP { border-color: var(--skip); }
+.note { border-left: 4px solid var(--edge); padding-left: 12px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 10px; margin-top: 16px; }
 .card { background: var(--card); border-radius: 8px; padding: 8px 12px; }
 .card b { display: block; font-size: 18px; font-variant-numeric: tabular-nums; }
@@ -100,6 +101,8 @@ def _head(verdict):
     if verdict["reasons"]:
         out.append(f'<div class="reasons {mark}">' + "".join(f"<p>{escape(each)}</p>" for each in verdict["reasons"]) +
                    "</div>")
+    if verdict.get("note"):
+        out.append(f'<p class="note">Note: {escape(verdict["note"])}.</p>')
     out.append(f'<p><code>{escape(verdict["line"])}</code></p>')
     if verdict["runbook"]:
         out.append(f'<p class="muted">What an operator does: <code>{escape(verdict["runbook"])}</code></p>')
@@ -140,6 +143,10 @@ def _plots(verdict):
                  fault)
     out += _plot("Freshness: seconds from an event to its curated row",
                  [("seconds", "a", [tuple(point) for point in series.get("freshness", [])])], end_s, fault)
+    # In per cent, so that the plot's own marks read right.
+    out += _plot("This machine: per cent of its processors that were busy, and that its host gave to others",
+                 [(words, css, [(row[0], 100 * row[column]) for row in series.get("machine", [])])
+                  for words, css, column in (("busy", "a", 1), ("given to others", "b", 2))], end_s, fault)
     states = [(node, series["states"][node]) for node in sorted(series.get("states", {}),
                                                                 key=lambda each: (series["zones"][each], each))]
     if states:

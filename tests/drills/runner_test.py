@@ -17,7 +17,7 @@ import unittest
 from unittest import mock
 from xml.etree import ElementTree
 
-from chaos.drilling import criteria, drills, engine, rollbacks, sampler, series
+from chaos.drilling import criteria, drills, engine, machine, rollbacks, sampler, series
 from chaos.drilling.main import ROOT, conduct, run_all
 from chaos.drilling.stand import ClusterStand
 from chaos.stand import caps, prepare
@@ -62,8 +62,9 @@ class RunnerTest(unittest.TestCase):
         self.mark, self.reports = self.home / "mark", self.home / "reports"
         self.experiment = experiment(self.mark)
         self.own = self.experiment["extensions"][0]
-        for name, seconds in (("EVERY_S", 0.1), ("ANSWER_S", 60)):  # only who is dead does not answer
-            patch = mock.patch.object(sampler, name, seconds)
+        # Only who is dead does not answer.
+        for where, name, seconds in ((sampler, "EVERY_S", 0.1), (sampler, "ANSWER_S", 60), (machine, "EVERY_S", 0.1)):
+            patch = mock.patch.object(where, name, seconds)
             patch.start()
             self.addCleanup(patch.stop)
         self.stand = DeskStand(self.home / "ledger")
@@ -102,7 +103,7 @@ class RunnerTest(unittest.TestCase):
         self.assertNotRegex(page, r'(src|href)="(?!index\.html|kill\.json)|@import|url\(|<script')
         drawn = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
         plots = [each for each in drawn if each.get("role") == "img"]
-        self.assertGreaterEqual(len(plots), 4)
+        self.assertGreaterEqual(len(plots), 5)
         for plot in plots:
             self.assertIn("fault", "".join(each.get("class", "") for each in plot))
 
@@ -121,6 +122,8 @@ class RunnerTest(unittest.TestCase):
         states = [state for _from, _to, state in found["series"]["states"]["desk"]]
         self.assertEqual(["ready", "no answer", "ready"], states)
         self.assertEqual(["kill"], [each["name"] for each in self.stand.published])
+        self.assertGreater(len(found["series"]["machine"]), 1)
+        self.assertGreaterEqual(found["figures"]["stolen_worst"], 0)
         figures = LINE.match(found["line"]).groups()
         self.assertEqual(str(found["figures"]["acked"]), figures[2])
         self.assertLessEqual(float(figures[6]) / 100, found["figures"]["availability"])

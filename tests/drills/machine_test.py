@@ -1,0 +1,87 @@
+"""What the machine did during a drill: the counters' arithmetic, and what is said of it."""
+
+import contextlib
+import html
+import io
+import pathlib
+import tempfile
+import time
+import unittest
+from unittest import mock
+
+from chaos.drilling import machine
+from chaos.drilling.main import say
+from chaos.drilling.verdict import Verdict
+from chaos.report import page
+
+BEFORE = "cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 100 0 50 800 50 0 0 0 7 0\nintr 1\n"
+AFTER = "cpu  160 5 70 830 60 2 3 70 9 0\ncpu0 160 5 70 830 60 2 3 70 9 0\nintr 2\n"
+QUIET = [[1, 0.4, 0.01, 0.002], [2, 0.5, 0.0, 0.3]]
+
+
+class MachineTest(unittest.TestCase):
+    def test_shares_of_the_processors(self):
+        busy, stolen = machine.shares(machine.ticks(BEFORE), machine.ticks(AFTER))
+        self.assertAlmostEqual(90 / 200, busy)  # not idle, waiting for a disk or taken; guests are in it already
+        self.assertAlmostEqual(70 / 200, stolen)
+
+    def test_no_time_went_by(self):
+        self.assertEqual((0, 0), machine.shares(machine.ticks(AFTER), machine.ticks(AFTER)))
+
+    def test_what_is_no_stat_is_told(self):
+        for text in ("", "cpu 1 2 3\n", "intr 5\ncpu 1 2 3 4 5 6 7 8\n"):
+            with self.assertRaisesRegex(ValueError, "/proc/stat begins with"):
+                machine.ticks(text)
+
+    def test_this_machine_is_watched(self):
+        with mock.patch.object(machine, "EVERY_S", 0.05), machine.Watch(time.monotonic_ns()) as watch:
+            while len(watch.rows) < 3:
+                time.sleep(0.01)
+        times = [row[0] for row in watch.rows]
+        self.assertEqual(sorted(times), times)
+        for _t, busy, stolen, late_s in watch.rows:
+            self.assertTrue(0 <= busy <= 1 and 0 <= stolen <= 1 and late_s >= 0, watch.rows)
+
+    def test_counters_that_move_are_seen(self):
+        with tempfile.TemporaryDirectory() as home:
+            stat = pathlib.Path(home, "stat")
+            stat.write_text(BEFORE)
+            with mock.patch.multiple(machine, EVERY_S=0.05, STAT=stat), machine.Watch(time.monotonic_ns()) as watch:
+                while not watch.rows:
+                    time.sleep(0.01)
+                aside = stat.with_suffix(".new")
+                aside.write_text(AFTER)
+                aside.replace(stat)
+                while not any(row[2] for row in watch.rows):
+                    time.sleep(0.01)
+        self.assertEqual({0.0, 0.35}, {row[2] for row in watch.rows})
+        self.assertEqual((0.35, 1), (machine.figures(watch.rows)["stolen_worst"],
+                                     machine.figures(watch.rows)["stolen_seconds"]))
+
+    def test_a_machine_of_its_own_gets_no_note(self):
+        self.assertIsNone(machine.note([]))
+        self.assertIsNone(machine.note(QUIET))
+
+    def test_a_note_says_how_much(self):
+        said = machine.note([*QUIET, [3, 0.1, 0.9, 0], [4, 0.1, 0.2, 0], [5, 0.4, 0.1, 4.25]])
+        for words in ("up to 90% of", "20% or more in 2 of 5 seconds", "4.2 s for its turn"):
+            self.assertIn(words, said)
+
+    def test_a_late_look_alone_gets_a_note(self):
+        self.assertIn("waited up to 1.5 s", machine.note([*QUIET, [3, 1, 0, 1.5]]))
+
+    def test_a_note_is_shown_and_no_reason(self):
+        out = io.StringIO()
+        verdict = Verdict("kill", verdict="PASS", note=machine.note([[1, 0.1, 0.9, 0]]), load={},
+                          series={"machine": [[1, 0.1, 0.9, 0], [2, 0.2, 0.5, 0]]})
+        with contextlib.redirect_stderr(io.StringIO()):
+            say(verdict, out)
+        self.assertEqual(verdict.line + f"\n    ({verdict.note})\n", out.getvalue())
+        shown = page.render(verdict.json())
+        self.assertIn(f"Note: {html.escape(verdict.note)}.", shown)
+        self.assertIn("<desc>given to others: at most 90</desc>", shown)
+        self.assertEqual(2, len(verdict.json()["series"]["machine"]))
+
+
+if __name__ == "__main__":
+    unittest.main()
