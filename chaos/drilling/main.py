@@ -13,6 +13,7 @@ from chaos.drilling import drills
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FEW = 6
+ATTEMPTS = 3  # of a drill that the machine's host spoils
 
 
 def arguments(words):
@@ -82,27 +83,50 @@ def say(verdict, out):
     out.write(verdict.line + "\n")
     for reason in verdict.reasons:
         out.write(f"    {reason}\n")
-    if verdict.note:
-        out.write(f"    ({verdict.note})\n")
+    for remark in (verdict.note, *verdict.earlier):
+        if remark:
+            out.write(f"    ({remark})\n")
     out.flush()
+
+
+def spoiled(verdict):
+    """Red, and what is red may be the machine's: its host took much of it, and nothing is said about damage."""
+    from chaos.drilling.criteria import DAMAGE
+    damaged = any(row["name"] in DAMAGE and row["measured"] is not None and not row["met"] for row in verdict.criteria)
+    accused = any(reason.startswith(("the judge: ", "interrupted")) for reason in verdict.reasons)
+    return verdict.verdict == "FAIL" and verdict.note is not None and not (damaged or accused)
+
+
+def run_one(drill, stand, reports, live=None, speed=True):
+    """A drill, again when it was spoiled, ATTEMPTS in all; (verdict of the last one, may the stand be used)."""
+    from chaos.drilling.run import Drilling
+    from chaos.drilling.terminal import Progress
+    earlier = []
+    while True:
+        progress = Progress(drill.name, live=live)
+        drilling = Drilling(drill, stand, reports, progress, speed, earlier)
+        try:
+            verdict = drilling.run()
+        finally:
+            progress.close()
+        if len(earlier) + 1 == ATTEMPTS or not spoiled(verdict):
+            return verdict, drilling.clean
+        earlier.append(f"run before: {'; '.join(verdict.reasons)}; {verdict.note}")
+        sys.stderr.write(f"{drill.name}: again: {'; '.join(verdict.reasons)}; {verdict.note}\n")
+        if not drilling.clean:
+            stand.down()
 
 
 def run_all(which, stand, reports, out=None, live=None, speed=True):
     """Runs drills one after the other on one stand; [Verdict]. A drill that could not clean up behind it costs the
     stand: the next one gets a new one."""
-    from chaos.drilling.run import Drilling, read_all
-    from chaos.drilling.terminal import Progress
+    from chaos.drilling.run import read_all
     verdicts = []
     for drill in which:
-        progress = Progress(drill.name, live=live)
-        drilling = Drilling(drill, stand, reports, progress, speed)
-        try:
-            verdict = drilling.run()
-        finally:
-            progress.close()
+        verdict, clean = run_one(drill, stand, reports, live, speed)
         verdicts.append(verdict)
         say(verdict, out or sys.stdout)
-        if not drilling.clean:
+        if not clean:
             stand.down()
         else:
             publish(stand, read_all(reports))

@@ -22,14 +22,15 @@ from chaos.report import page
 class Drilling:
     """One run; `stand` is a chaos.drilling.stand.Stand."""
 
-    def __init__(self, drill, stand, reports, progress, speed=True):
+    def __init__(self, drill, stand, reports, progress, speed=True, earlier=()):
+        # `earlier`: what was seen of it in this run already, where the machine was not its own.
         self.drill, self.stand, self.progress, self.speed = drill, stand, progress, speed
         self.reports = pathlib.Path(reports)
         self.folder = self.reports / f"{drill.name}.run"
         self.start_ns = time.monotonic_ns()
         self.verdict = Verdict(drill.name, drill.title, drill.description, load=drill.load or {},
                                started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                               machine=machine.facts(), runbook=drill.runbook)
+                               machine=machine.facts(), runbook=drill.runbook, earlier=list(earlier))
         self.load = self.sampler = None
         self.settling = False
         self.figures = {}
@@ -64,6 +65,8 @@ class Drilling:
 
     def _run(self):
         self.stand.up(self.drill, self.progress.say)
+        if self.speed or self.verdict.earlier:
+            machine.await_own(self.progress.say)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.start_ns = time.monotonic_ns()

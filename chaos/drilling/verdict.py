@@ -31,6 +31,7 @@ class Verdict:
     duration_s: float = 0
     machine: dict = field(default_factory=dict)
     note: str | None = None                       # about the machine, whatever the verdict: machine.note
+    earlier: list = field(default_factory=list)   # sentences: runs of it before this one, which the machine spoiled
     runbook: str | None = None
     series: dict = field(default_factory=dict)    # chaos/drilling/series.py
 

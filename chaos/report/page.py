@@ -101,8 +101,8 @@ def _head(verdict):
     if verdict["reasons"]:
         out.append(f'<div class="reasons {mark}">' + "".join(f"<p>{escape(each)}</p>" for each in verdict["reasons"]) +
                    "</div>")
-    if verdict.get("note"):
-        out.append(f'<p class="note">Note: {escape(verdict["note"])}.</p>')
+    remarks = [verdict.get("note"), *verdict.get("earlier", ())]
+    out += [f'<p class="note">Note: {escape(remark)}.</p>' for remark in remarks if remark]
     out.append(f'<p><code>{escape(verdict["line"])}</code></p>')
     if verdict["runbook"]:
         out.append(f'<p class="muted">What an operator does: <code>{escape(verdict["runbook"])}</code></p>')

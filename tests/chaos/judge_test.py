@@ -253,7 +253,7 @@ class Service(unittest.TestCase):
             world.attempts[counter] = [world.attempt(counter, took=6 * MS)]
         figures = world.judge(fault_ns=(START + 10 * SECOND, START + 20 * SECOND))["figures"]
         self.assertEqual((figures["p99_before_ms"], figures["p99_during_ms"], figures["p99_after_ms"],
-                          figures["p99_ratio"]), (3, 6, 3, 2))
+                          figures["p99_ratio"], figures["p99_grown"]), (3, 6, 3, 2, 0.06))
 
     def test_quantile(self):
         self.assertIsNone(service.quantile([], 0.5))

@@ -20,15 +20,18 @@ WORDS = {"PASS": "ok", "FAIL": "not ok", "SKIP": "skip"}
 
 
 def verdicts(lines):
-    """[(word, name, what to say)]: the reasons follow their line, indented."""
+    """[(word, name, what to say)]: the reasons follow their line, indented, and remarks in parentheses. A skip says its
+    reason alone."""
     found = []
     for line in lines:
         if match := LINE.match(line):
             found.append([WORDS[match.group(1)], match.group(2), match.group(3)])
         elif line.startswith("    ") and found:
-            found[-1][2] += "; " + line.strip() if found[-1][0] == "not ok" else ""
-            if found[-1][0] == "skip":
-                found[-1][2] = line.strip()
+            said = line.strip()
+            if found[-1][0] == "skip" and not said.startswith("("):
+                found[-1][2] = said
+            else:
+                found[-1][2] += "; " + said
     return found
 
 

@@ -16,7 +16,7 @@ from chaos.report import page
 
 BEFORE = "cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 100 0 50 800 50 0 0 0 7 0\nintr 1\n"
 AFTER = "cpu  160 5 70 830 60 2 3 70 9 0\ncpu0 160 5 70 830 60 2 3 70 9 0\nintr 2\n"
-QUIET = [[1, 0.4, 0.01, 0.002], [2, 0.5, 0.0, 0.3]]
+QUIET = [[1, 0.4, 0.01, 0.002], [2, 0.5, 0.0, 0.3], *([t, 0.5, 0.05, 0] for t in range(3, 12)), [12, 0.5, 0.3, 0]]
 
 
 class MachineTest(unittest.TestCase):
@@ -64,8 +64,30 @@ class MachineTest(unittest.TestCase):
 
     def test_a_note_says_how_much(self):
         said = machine.note([*QUIET, [3, 0.1, 0.9, 0], [4, 0.1, 0.2, 0], [5, 0.4, 0.1, 4.25]])
-        for words in ("up to 90% of", "20% or more in 2 of 5 seconds", "4.2 s for its turn"):
+        for words in ("up to 90% of", "20% or more in 3 of 15 seconds", "4.2 s for its turn"):
             self.assertIn(words, said)
+
+    def test_a_tenth_of_the_seconds_half_of_the_processors_or_a_second_of_waiting(self):
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.2, 0]]))
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.5, 0]]))
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0, 1.0]]))
+        self.assertIsNone(machine.note([*QUIET, [13, 0.1, 0.19, 0.9]]))
+
+    def test_a_host_that_gives_nothing_is_waited_for_and_not_for_ever(self):
+        given, said = [0.9, 0.5, 0.21, 0.2], []
+        with mock.patch.multiple(machine, ASK_AGAIN_S=0.001, stolen_when_asked=lambda: given.pop(0)):
+            machine.await_own(said.append)
+        self.assertEqual(([], 1), (given, len(said)))
+        self.assertIn("the host gives 90% of the processors to others", said[0])
+        with mock.patch.multiple(machine, ASK_AGAIN_S=0.001, WAIT_S=0.01, stolen_when_asked=lambda: 0.9):
+            machine.await_own(said.append)
+
+    def test_all_processors_are_asked_for(self):
+        before = machine.ticks(machine.STAT.read_text())
+        stolen = machine.stolen_when_asked()
+        busy, _stolen = machine.shares(before, machine.ticks(machine.STAT.read_text()))
+        self.assertTrue(0 <= stolen <= 1)
+        self.assertGreater(busy + _stolen, 0.5, "nothing was asked for")
 
     def test_a_late_look_alone_gets_a_note(self):
         self.assertIn("waited up to 1.5 s", machine.note([*QUIET, [3, 1, 0, 1.5]]))

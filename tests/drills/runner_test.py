@@ -64,12 +64,18 @@ class RunnerTest(unittest.TestCase):
         self.own = self.experiment["extensions"][0]
         # Only who is dead does not answer.
         for where, name, seconds in ((sampler, "EVERY_S", 0.1), (sampler, "ANSWER_S", 60), (machine, "EVERY_S", 0.1)):
-            patch = mock.patch.object(where, name, seconds)
-            patch.start()
-            self.addCleanup(patch.stop)
+            self.patch(where, name, seconds)
+        # What its host does to this machine is not the subject here.
+        self.patch(machine, "await_own", lambda say: None)
+        self.patch(machine, "note", lambda rows: None)
         self.stand = DeskStand(self.home / "ledger")
         # Whoever starts this may have made it deaf to Ctrl-C.
         self.handlers = handlers()
+
+    def patch(self, where, name, thing):
+        patch = mock.patch.object(where, name, thing)
+        patch.start()
+        self.addCleanup(patch.stop)
 
     def tearDown(self):
         self.stand.down()
@@ -195,6 +201,47 @@ class RunnerTest(unittest.TestCase):
         self.own["criteria"].update(acked_min=10**9, freshness_s_max=120)
         found = self.expect_red("acked is ", "wanted at least 1000000000", "freshness_s was not measured")
         self.assertFalse(next(each for each in found["criteria"] if each["name"] == "acked_min")["met"])
+
+    def run_again(self, notes, words):
+        """(verdict, what was printed, how often it ran) where the machine's notes of the runs are these."""
+        ran, up = [], self.stand.up
+
+        def up_anew(drill, say):
+            self.stand.down()
+            self.stand.ledger.unlink(missing_ok=True)
+            up(drill, say)
+
+        self.patch(self.stand, "up", up_anew)
+        self.patch(machine, "await_own", ran.append)
+        self.patch(machine, "note", lambda rows: notes[len(ran) - 1])
+        found, printed = self.run_drill()
+        for word in words:
+            self.assertIn(word, printed)
+        return found, printed, len(ran)
+
+    def test_what_the_host_spoiled_runs_again(self):
+        self.own["criteria"].update(rto_s_max=-1)
+        found, printed, ran = self.run_again(["it took all", "it took half", "it took it"], [
+            "(run before: rto_s is ", "; it took all)", "; it took half)", "    (it took it)"])
+        self.assertEqual(("FAIL", 2, 3), (found["verdict"], len(found["earlier"]), ran))
+        self.assertEqual(1, sum(bool(LINE.match(line)) for line in printed.splitlines()))
+        self.assertEqual(1, printed.count("    rto_s is "))
+        self.assertIn("Note: run before: rto_s is ", (self.reports / "kill.html").read_text())
+
+    def test_an_own_machine_is_no_excuse(self):
+        self.own["criteria"].update(rto_s_max=-1)
+        found, _printed, ran = self.run_again(["it took all", None], [])
+        self.assertEqual(("FAIL", 1, 2), (found["verdict"], len(found["earlier"]), ran))
+
+    def test_damage_is_no_machines_fault(self):
+        self.own["criteria"].update(rto_s_max=-1, doubled=10**6)
+        found, _printed, ran = self.run_again(["it took all"], ["doubled is "])
+        self.assertEqual(("FAIL", 0, 1), (found["verdict"], len(found["earlier"]), ran))
+
+    def test_what_the_judge_says_is_no_machines_fault(self):
+        self.stand.accuses = "a record without stream"
+        found, _printed, ran = self.run_again(["it took all"], ["the judge: a record without stream"])
+        self.assertEqual(("FAIL", 0, 1), (found["verdict"], len(found["earlier"]), ran))
 
     def test_a_missed_time_at_any_speed(self):
         self.own["criteria"].update(rto_s_max=-1)
