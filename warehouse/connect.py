@@ -20,19 +20,31 @@ class ConnectError(Exception):
     """The worker did not do what was asked; the text says what."""
 
 
-def _template(name):
+def _template(text):
     # `$Value` of a Java class is nothing to fill in.
-    return string.Template((HERE / name).read_text().replace("$Value", "$$Value"))
+    return string.Template(text.replace("$Value", "$$Value"))
 
 
-def fill(name, values):
-    """A template with its ${...} filled in; KeyError without one of settings(name)."""
-    return _template(name).substitute(values)
+def _read(name):
+    return (HERE / name).read_text("utf-8")
+
+
+def connector(name, values):
+    """{"name", "config"} of a connector, its ${...} filled in. ValueError names what is missing or too much; a value
+    may hold any character."""
+    text = _read(f"{name}.json")
+    wanted, given = set(_template(text).get_identifiers()), set(values)
+    for words, keys in (("missing", wanted - given), ("not a setting of it", given - wanted)):
+        if keys:
+            raise ValueError(f"{name}: {words}: {', '.join(sorted(keys))}; it has {', '.join(sorted(wanted))}")
+    filled = json.loads(text)
+    filled["config"] = {key: _template(value).substitute(values) for key, value in filled["config"].items()}
+    return filled
 
 
 def settings(name):
-    """What has to be filled in."""
-    return set(_template(name).get_identifiers())
+    """What has to be filled in of a connector."""
+    return set(_template(_read(f"{name}.json")).get_identifiers())
 
 
 def write_configuration(directory, connectors, values):
@@ -40,11 +52,14 @@ def write_configuration(directory, connectors, values):
     needed = ["jdbc", *(["iceberg"] if "raw-iceberg" in connectors else [])]
     plugins = ",".join(str(dist.plugin(each)) for each in needed)
     values = {**values, "dir": str(directory), "plugins": plugins}
+    texts = {"worker.properties": _template(_read("worker.properties")).substitute(values)}
+    for name in connectors:
+        texts[f"{name}.json"] = json.dumps(connector(name, {key: values[key] for key in settings(name)}), indent=2)
     paths = []
-    for name in ("worker.properties", *(f"{each}.json" for each in connectors)):
+    for name, text in texts.items():
         path = pathlib.Path(directory) / name
         path.touch(mode=0o600)  # passwords
-        path.write_text(fill(name, values))
+        path.write_text(text)
         paths.append(path)
     return paths
 

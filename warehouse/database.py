@@ -31,27 +31,32 @@ def install(connection):
     return True
 
 
-def merge(connection, batch_rows=BATCH_ROWS, wait_s=0.2):
-    """Merges until the queue is empty; waits for another session that merges. Returns how many records it took."""
+def merge(connection, batch_rows=BATCH_ROWS, wait_s=0.2, least_rows=1):
+    """Merges until a batch takes fewer than `least_rows`: 1, until the queue is empty. Waits for another session that
+    merges. Returns how many records it took."""
     total, pause = 0, threading.Event()
     with connection.cursor() as cursor:
         while True:
             cursor.execute("SELECT curated.merge_batch(%s)", (batch_rows,))
             taken = cursor.fetchone()[0]
-            if taken == 0:
-                return total
             if taken < 0:
                 pause.wait(wait_s)
-            total += max(0, taken)
+                continue
+            total += taken
+            if taken < least_rows:
+                return total
 
 
 def follow(dsn, stop, batch_rows=BATCH_ROWS, idle_s=1.0, tell=print):
-    """Merges for good, until `stop` (a threading.Event) is set. A database that is away is waited for."""
+    """Merges for good, until `stop` (a threading.Event) is set. A database that is away is waited for.
+
+    A batch that was not full is followed by a rest of idle_s: a batch costs some hundred milliseconds of a processor
+    whatever it holds, and one after the other would keep the database busy at any load."""
     connection, away = None, False
     while not stop.is_set():
         try:
             connection = connection or connect(dsn)
-            merge(connection, batch_rows)
+            merge(connection, batch_rows, least_rows=batch_rows)
             if away:
                 tell("the database is back")
             away = False

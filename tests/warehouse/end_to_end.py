@@ -147,10 +147,12 @@ class Scenes:
         connect.ask(self.handle["connect_url"], "/connectors/raw-events", "DELETE")
         self.send(100)
         port = re.search(r":(\d+)/", given["connection.url"]).group(1)
+        secret = pathlib.Path(self.handle["dir"]) / "sink.password"
+        secret.write_text(given["connection.password"] + "\n")
         done = subprocess.run(
             f"warehouse/warehouse connector raw-events tasks=1 topics={','.join(TOPICS)} pg_host=127.0.0.1 "
             f"pg_port={port} database=warehouse pg_user={given['connection.username']} "
-            f"pg_password='{given['connection.password']}' dlq=warehouse.dlq replication=1 | "
+            f"pg_password@{secret} dlq=warehouse.dlq replication=1 | "
             f"curl -fsS -X PUT -H 'Content-Type: application/json' -d @- {url}/config",
             shell=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
         expect(done.returncode == 0, f"curl: {done.stderr} {done.stdout}")

@@ -28,7 +28,7 @@ except Exception as missing:  # ImportError, or PostgresError, which cannot be n
 from tests.lib import report  # noqa: E402
 from tests.lib.places import temporary_directory  # noqa: E402
 from tests.lib.report import Failure, expect, note  # noqa: E402
-from tests.warehouse import model  # noqa: E402
+from tests.warehouse import connector, model  # noqa: E402
 from tests.warehouse.stream import Stream  # noqa: E402
 
 INSERT = """INSERT INTO raw.events (__connect_topic, __connect_partition, __connect_offset, event, received_ms,
@@ -425,7 +425,11 @@ def main():
             suite = Suite(server)
             scenarios = (suite.any_order, suite.twice_changes_nothing, suite.two_at_once, suite.late_commit,
                          suite.new_rules, suite.live_before_replay, suite.raw_is_append_only, suite.checks_turn_red)
-            for scenario in (suite.sabotage,) if sys.argv[1:] == ["sabotage"] else scenarios:
+            if sys.argv[1:] == ["sabotage"]:
+                scenarios = (suite.sabotage,)
+            else:
+                good = report.run("connector-settings", lambda: connector.settings(directory))
+            for scenario in scenarios:
                 good = report.run(scenario.__name__.replace("_", "-"), scenario) and good
     finally:
         shutil.rmtree(directory, ignore_errors=True)
