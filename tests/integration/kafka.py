@@ -23,7 +23,7 @@ SCENARIOS = {
 }
 
 # all_brokers_frozen waits a minute and a half for a transaction's end; broker_freeze and all_brokers_down show most of
-# it. broker_kill: the drill broker-kill shows it on the three-zone cluster.
+# it. broker_kill: ./test has it as a drill on the three-zone cluster.
 LONG_ONLY = ("all_brokers_frozen", "broker_kill")
 
 if __name__ == "__main__":
