@@ -48,7 +48,7 @@ def shares(before, after):
 
 
 def stolen_when_asked():
-    """Of all processors since the machine started: [user, nice, system, idle, iowait, irq, softirq, steal]."""
+    """What share the host keeps when this machine wants all of its processors for a moment; idle, it tells nothing."""
     before = ticks(STAT.read_text())
     busy = [subprocess.Popen(["timeout", str(ASK_S), "sh", "-c", "while :; do :; done"])
             for _ in range(os.cpu_count() or 1)]
