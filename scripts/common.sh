@@ -42,6 +42,16 @@ missing_packages() {
     printf '%s\n' "${names[@]}" | grep -vxF -e "$installed" || true
 }
 
+# install_packages NAME...: the packages, with apt. Lists that are there already may name versions that the mirror no
+# longer has, so they are always refreshed first.
+install_packages() {
+    say "installing $# packages: $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >&2 ||
+        say "apt-get update failed; going on with the lists that are there"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+        install --no-install-recommends "$@" >&2
+}
+
 # The mirror of this machine's own Debian release, as apt itself understands it: deb822 and one-line sources alike, and
 # also where apt's lists have been deleted (--no-release-info), as in container images.
 own_mirror() {
@@ -68,13 +78,7 @@ virtual_environment() {
         return
     fi
     mapfile -t missing < <(missing_packages "$1")
-    if [ "${#missing[@]}" -gt 0 ]; then
-        say "installing ${missing[*]}"
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >&2 ||
-            say "apt-get update failed; going on with the lists that are there"
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
-            install --no-install-recommends "${missing[@]}" >&2
-    fi
+    [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
     mkdir -p "$sluice_cache"
     exec 9>"$sluice_cache/$1.lock"
     flock 9
