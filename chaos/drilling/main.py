@@ -13,7 +13,6 @@ from chaos.drilling import drills
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FEW = 6
-ATTEMPTS = 3  # of a drill that the machine's host spoils
 
 
 def arguments(words):
@@ -99,7 +98,7 @@ def spoiled(verdict):
 
 def run_one(drill, stand, reports, live=None, speed=True):
     """A drill, again when it was spoiled, ATTEMPTS in all; (verdict of the last one, may the stand be used)."""
-    from chaos.drilling.run import Drilling
+    from chaos.drilling.run import ATTEMPTS, Drilling
     from chaos.drilling.terminal import Progress
     earlier = []
     while True:

@@ -222,11 +222,22 @@ class RunnerTest(unittest.TestCase):
     def test_what_the_host_spoiled_runs_again(self):
         self.own["criteria"].update(rto_s_max=-1)
         found, printed, ran = self.run_again(["it took all", "it took half", "it took it"], [
-            "(run before: rto_s is ", "; it took all)", "; it took half)", "    (it took it)"])
-        self.assertEqual(("FAIL", 2, 3), (found["verdict"], len(found["earlier"]), ran))
+            "(run before: rto_s is ", "; it took all)", "; it took half)", "    (it took it)",
+            "    all but its times holds, and this machine cannot judge those: rto_s is "])
+        self.assertEqual(("SKIP", 2, 3), (found["verdict"], len(found["earlier"]), ran))
         self.assertEqual(1, sum(bool(LINE.match(line)) for line in printed.splitlines()))
-        self.assertEqual(1, printed.count("    rto_s is "))
+        self.assertEqual(0, found["figures"]["lost"])
         self.assertIn("Note: run before: rto_s is ", (self.reports / "kill.html").read_text())
+
+    def test_what_is_not_about_time_fails_on_any_machine(self):
+        self.own["criteria"].update(rto_s_max=-1, acked_min=10**9)
+        found, _printed, ran = self.run_again(["all", "half", "it"], ["    acked is ", "    rto_s is "])
+        self.assertEqual(("FAIL", 2, 3), (found["verdict"], len(found["earlier"]), ran))
+
+    def test_what_was_not_measured_fails_on_any_machine(self):
+        self.own["criteria"].update(freshness_s_max=120)
+        found, _printed, ran = self.run_again(["all", "half", "it"], ["    freshness_s was not measured"])
+        self.assertEqual(("FAIL", 3), (found["verdict"], ran))
 
     def test_an_own_machine_is_no_excuse(self):
         self.own["criteria"].update(rto_s_max=-1)
