@@ -26,6 +26,7 @@ def arguments(words):
     parser.add_argument("--long", action="store_true", help="with --all or --list: the long ones, too")
     parser.add_argument("--any-speed", action="store_true", help="show criteria that are times, or depend on them, and "
                         "do not judge by them: for a machine that has other work")
+    parser.add_argument("--once", action="store_true", help="do not run a drill again that the machine's host spoiled")
     parser.add_argument("--check", action="store_true", help="only check the drill files, as the Chaos Toolkit does")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--reports", metavar="DIR", default=os.environ.get("SLUICE_CHAOS_REPORTS", "chaos-reports"),
@@ -96,7 +97,7 @@ def spoiled(verdict):
     return verdict.verdict == "FAIL" and verdict.note is not None and not (damaged or accused)
 
 
-def run_one(drill, stand, reports, live=None, speed=True):
+def run_one(drill, stand, reports, live=None, speed=True, once=False):
     """A drill, again when it was spoiled, ATTEMPTS in all; (verdict of the last one, may the stand be used)."""
     from chaos.drilling.run import ATTEMPTS, Drilling
     from chaos.drilling.terminal import Progress
@@ -108,7 +109,7 @@ def run_one(drill, stand, reports, live=None, speed=True):
             verdict = drilling.run()
         finally:
             progress.close()
-        if len(earlier) + 1 == ATTEMPTS or not spoiled(verdict):
+        if once or len(earlier) + 1 == ATTEMPTS or not spoiled(verdict):
             return verdict, drilling.clean
         earlier.append(f"run before: {'; '.join(verdict.reasons)}; {verdict.note}")
         sys.stderr.write(f"{drill.name}: again: {'; '.join(verdict.reasons)}; {verdict.note}\n")
@@ -116,13 +117,13 @@ def run_one(drill, stand, reports, live=None, speed=True):
             stand.down()
 
 
-def run_all(which, stand, reports, out=None, live=None, speed=True):
+def run_all(which, stand, reports, out=None, live=None, **ways):
     """Runs drills one after the other on one stand; [Verdict]. A drill that could not clean up behind it costs the
-    stand: the next one gets a new one."""
+    stand: the next one gets a new one. `ways`: speed and once of run_one."""
     from chaos.drilling.run import read_all
     verdicts = []
     for drill in which:
-        verdict, clean = run_one(drill, stand, reports, live, speed)
+        verdict, clean = run_one(drill, stand, reports, live, **ways)
         verdicts.append(verdict)
         say(verdict, out or sys.stdout)
         if not clean:
@@ -156,15 +157,15 @@ def main(words):
     if options.check:
         return check(which)
     from chaos.drilling.stand import ClusterStand
-    return conduct(which, ClusterStand(options.keep), options.reports, speed=not options.any_speed)
+    return conduct(which, ClusterStand(options.keep), options.reports, speed=not options.any_speed, once=options.once)
 
 
-def conduct(which, stand, reports, out=None, speed=True):
-    """Runs drills and sums up; the exit code. However it ends, the stand is closed."""
+def conduct(which, stand, reports, out=None, **ways):
+    """Runs drills and sums up; the exit code. However it ends, the stand is closed. `ways`: of run_all."""
     # As Ctrl-C: what was started is ended. The library has a handler of its own while it runs.
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGHUP)]
     try:
-        verdicts = run_all(which, stand, reports, out, speed=speed)
+        verdicts = run_all(which, stand, reports, out, **ways)
     except KeyboardInterrupt:
         return 130
     finally:

@@ -83,12 +83,12 @@ class RunnerTest(unittest.TestCase):
     def drill(self, name="kill"):
         return drills.Drill(name, copy.deepcopy(self.experiment))
 
-    def run_drill(self, speed=True):
+    def run_drill(self, **ways):
         """(verdict as written to the reports, what was printed)"""
         out = io.StringIO()
         with contextlib.redirect_stderr(io.StringIO()):
             with contextlib.suppress(KeyboardInterrupt):
-                run_all([self.drill()], self.stand, self.reports, out, speed=speed)
+                run_all([self.drill()], self.stand, self.reports, out, **ways)
         found = json.loads((self.reports / "kill.json").read_text())
         self.assertEqual(found["line"], out.getvalue().splitlines()[0])
         self.assertRegex(found["line"], LINE)
@@ -202,7 +202,7 @@ class RunnerTest(unittest.TestCase):
         found = self.expect_red("acked is ", "wanted at least 1000000000", "freshness_s was not measured")
         self.assertFalse(next(each for each in found["criteria"] if each["name"] == "acked_min")["met"])
 
-    def run_again(self, notes, words):
+    def run_again(self, notes, words, **ways):
         """(verdict, what was printed, how often it ran) where the machine's notes of the runs are these."""
         ran, up = [], self.stand.up
 
@@ -214,7 +214,7 @@ class RunnerTest(unittest.TestCase):
         self.patch(self.stand, "up", up_anew)
         self.patch(machine, "await_own", ran.append)
         self.patch(machine, "note", lambda rows: notes[len(ran) - 1])
-        found, printed = self.run_drill()
+        found, printed = self.run_drill(**ways)
         for word in words:
             self.assertIn(word, printed)
         return found, printed, len(ran)
@@ -238,6 +238,11 @@ class RunnerTest(unittest.TestCase):
         self.own["criteria"].update(freshness_s_max=120)
         found, _printed, ran = self.run_again(["all", "half", "it"], ["    freshness_s was not measured"])
         self.assertEqual(("FAIL", 3), (found["verdict"], ran))
+
+    def test_once_is_once(self):
+        self.own["criteria"].update(rto_s_max=-1)
+        found, _printed, ran = self.run_again(["it took all"], ["    rto_s is ", "    (it took all)"], once=True)
+        self.assertEqual(("FAIL", 0, 1), (found["verdict"], len(found["earlier"]), ran))
 
     def test_an_own_machine_is_no_excuse(self):
         self.own["criteria"].update(rto_s_max=-1)

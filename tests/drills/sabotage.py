@@ -87,7 +87,8 @@ def drill(name, binary, reports):
     """The verdict of one drill on a cluster of its own with this gateway."""
     environment = {"SLUICE_BUILD": str(ROOT / "build-test"), **os.environ, "SLUICE_BINARY": str(binary)}
     subprocess.run([ROOT / "chaos/cluster", "down"], stdout=subprocess.DEVNULL, check=True)
-    subprocess.run([ROOT / "chaos/drill", name, "--reports", reports], stdout=sys.stderr, env=environment, check=False)
+    subprocess.run([ROOT / "chaos/drill", name, "--once", "--reports", reports], stdout=sys.stderr, env=environment,
+                   check=False)
     return json.loads((reports / f"{name}.json").read_text())
 
 
