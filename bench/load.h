@@ -222,9 +222,9 @@ void load_request_done(struct load *load, struct load_request *request, const st
                        enum load_cause cause);
 // The end of the run: what waits is given up.
 void load_requests_give_up(struct load *load);
-// Requests whose time had come when sending ended and that were not sent.
 // When sending ends by its schedule; INT64_MAX: when `events` are sent.
 int64_t load_end_ns(const struct load *load);
+// Requests whose time had come when sending ended and that were not sent.
 uint64_t load_requests_not_sent(const struct load *load);
 
 // ---- load_connection.c

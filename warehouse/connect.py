@@ -32,12 +32,11 @@ def _read(name):
 def connector(name, values):
     """{"name", "config"} of a connector, its ${...} filled in. ValueError names what is missing or too much; a value
     may hold any character."""
-    text = _read(f"{name}.json")
-    wanted, given = set(_template(text).get_identifiers()), set(values)
+    wanted, given = settings(name), set(values)
     for words, keys in (("missing", wanted - given), ("not a setting of it", given - wanted)):
         if keys:
             raise ValueError(f"{name}: {words}: {', '.join(sorted(keys))}; it has {', '.join(sorted(wanted))}")
-    filled = json.loads(text)
+    filled = json.loads(_read(f"{name}.json"))
     filled["config"] = {key: _template(value).substitute(values) for key, value in filled["config"].items()}
     return filled
 

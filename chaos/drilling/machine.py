@@ -16,6 +16,7 @@ import time
 EVERY_S = 1.0
 MUCH = 0.2         # of the processors' time in a second: from here on times are worth little
 OFTEN = 0.1        # of the seconds
+MOST = 0.5         # of the processors' time: once is enough
 ASK_S = 0.5        # for how long all processors are asked for, to see what the host gives
 ASK_AGAIN_S = 5.0  # it gives more after a while, or not
 WAIT_S = 180.0     # for a host that gives what it promised; then the drill begins all the same
@@ -105,7 +106,7 @@ def figures(rows):
 def note(rows):
     """A sentence for whoever reads the times of this drill; None when the machine was its own."""
     found = figures(rows)
-    if (found["stolen_seconds"] <= OFTEN * len(rows) and found["stolen_worst"] < 0.5 and
+    if (found["stolen_seconds"] <= OFTEN * len(rows) and found["stolen_worst"] < MOST and
             found["look_late_s"] < EVERY_S):
         return None
     return (f"the host gave up to {found['stolen_worst']:.0%} of this machine's processors to others, {MUCH:.0%} or "

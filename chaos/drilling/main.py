@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from chaos.drilling import drills
+from chaos.drilling import criteria, drills
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FEW = 6
@@ -91,15 +91,15 @@ def say(verdict, out):
 
 def spoiled(verdict):
     """Red, and what is red may be the machine's: its host took much of it, and nothing is said about damage."""
-    from chaos.drilling.criteria import DAMAGE
-    damaged = any(row["name"] in DAMAGE and row["measured"] is not None and not row["met"] for row in verdict.criteria)
+    damaged = any(row["name"] in criteria.DAMAGE and row["measured"] is not None and not row["met"]
+                  for row in verdict.criteria)
     accused = any(reason.startswith(("the judge: ", "interrupted")) for reason in verdict.reasons)
     return verdict.verdict == "FAIL" and verdict.note is not None and not (damaged or accused)
 
 
 def run_one(drill, stand, reports, live=None, speed=True, once=False):
-    """A drill, again when it was spoiled, ATTEMPTS in all; (verdict of the last one, may the stand be used)."""
-    from chaos.drilling.run import ATTEMPTS, Drilling
+    """A drill, again when it was spoiled, run.ATTEMPTS in all; (verdict of the last one, may the stand be used)."""
+    from chaos.drilling.run import Drilling
     from chaos.drilling.terminal import Progress
     earlier = []
     while True:
@@ -109,7 +109,7 @@ def run_one(drill, stand, reports, live=None, speed=True, once=False):
             verdict = drilling.run()
         finally:
             progress.close()
-        if once or len(earlier) + 1 == ATTEMPTS or not spoiled(verdict):
+        if once or drilling.last or not spoiled(verdict):
             return verdict, drilling.clean
         earlier.append(f"run before: {'; '.join(verdict.reasons)}; {verdict.note}")
         sys.stderr.write(f"{drill.name}: again: {'; '.join(verdict.reasons)}; {verdict.note}\n")

@@ -34,6 +34,7 @@ class Drilling:
         self.verdict = Verdict(drill.name, drill.title, drill.description, load=drill.load or {},
                                started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                                machine=machine.facts(), runbook=drill.runbook, earlier=list(earlier))
+        self.last = len(self.verdict.earlier) + 1 == ATTEMPTS
         self.load = self.sampler = None
         self.settling = False
         self.figures = {}
@@ -182,7 +183,7 @@ class Drilling:
 
     def _only_the_machine_missed(self, missed):
         """It had its attempts, its host took too much of each, and what is missed depends on nothing else."""
-        return (self.verdict.note is not None and len(self.verdict.earlier) + 1 == ATTEMPTS and
+        return (self.verdict.note is not None and self.last and
                 all(criteria.tells_of_speed(row["name"]) and row["measured"] is not None for row in missed))
 
     def _write(self):
