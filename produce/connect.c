@@ -302,6 +302,15 @@ void session_leave(struct lane *lane)
         (void)transaction_abort(lane, CALL_DEADLINE_MS);
 }
 
+// Nothing may be on its way when a transactional producer is destroyed (2.8.0 to 2.15.0): librdkafka frees the text of
+// the transaction's error while its broker threads still take answers, and one that says "old epoch" frees it again.
+// What is taken back here has an unknown outcome, as everything has that a producer leaves behind.
+static void destroy_producer(rd_kafka_t *rk)
+{
+    rd_kafka_purge(rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    rd_kafka_destroy(rk);
+}
+
 void session_close(struct lane *lane)
 {
     struct session *session = &lane->session;
@@ -317,7 +326,7 @@ void session_close(struct lane *lane)
     if (session->events)
         rd_kafka_queue_destroy(session->events);
     if (session->rk)
-        rd_kafka_destroy(session->rk);
+        destroy_producer(session->rk);
     // librdkafka's threads are gone: nothing points into the frames any more, whatever reports there were.
     while (session->chunks) {
         session->chunks->references = 1;
