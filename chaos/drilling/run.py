@@ -127,9 +127,11 @@ class Drilling:
         self.progress.say("Kafka gets the rest")
         while series.pending_now(self.sampler.latest(), since_s) != 0:
             if time.monotonic() - began > self.drill.drain_s:
-                left = series.pending_now(self.sampler.latest(), since_s)
+                latest = self.sampler.latest()
+                left = series.pending_now(latest, since_s)
                 raise TimeoutError(f"after {self.drill.drain_s} s Kafka has not everything: " + (
-                    "a gateway does not answer" if left is None else f"{left} events are pending"))
+                    f"no answer from {', '.join(series.silent_gateways(latest)) or 'a gateway'}" if left is None
+                    else f"{left} events are pending"))
             time.sleep(0.1)
         self.figures["drain_s"] = round(time.monotonic() - began, 1)
 

@@ -94,3 +94,8 @@ def pending_now(latest, since_s=0):
     if not gateways or any(each["state"] == SILENT or each["t"] < since_s for each in gateways):
         return None
     return int(sum(each["pending"] for each in gateways))
+
+
+def silent_gateways(latest):
+    """Names of those that do not answer."""
+    return sorted(each["node"] for each in latest.values() if each["kind"] == "gateway" and each["state"] == SILENT)

@@ -161,7 +161,7 @@ class RunnerTest(unittest.TestCase):
     def test_events_stay_pending(self):
         del self.experiment["method"][3:]
         self.own["drain_s"] = 0.5
-        self.expect_red("after 0.5 s Kafka has not everything: a gateway does not answer")
+        self.expect_red("after 0.5 s Kafka has not everything: no answer from desk")
         self.expect_rolled_back()
 
     def test_a_fault_that_was_not_applied(self):
