@@ -2,6 +2,7 @@
 """The warehouse on the three-zone cluster: up in one command, everything that was acknowledged in raw and in curated
 once, fresh, and nothing left by `down` after kill -9 of its parts. cluster.py [RATE [SECONDS]]; needs root."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -40,10 +41,16 @@ def memory_of_nobody():
 
 
 def resident_mib(pid, children=True):
-    """Of a process, with its children; what they share is counted by share."""
-    pids = [pid, *(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if children else [])]
-    found = [re.search(r"Pss:\s+(\d+)", pathlib.Path(f"/proc/{each}/smaps_rollup").read_text()) for each in pids]
-    return sum(int(each[1]) for each in found) / 1024
+    """Of a process, with its children; what they share is counted by share. PostgreSQL's workers come and go."""
+    found = [_pss_kib(pid)]
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if children else ():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append(_pss_kib(child))
+    return sum(found) / 1024
+
+
+def _pss_kib(pid):
+    return int(re.search(r"Pss:\s+(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
 
 
 class Scenes:
