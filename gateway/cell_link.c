@@ -76,6 +76,7 @@ bool cell_link_new(struct cell_link **out, const struct config *config, struct w
         .tls_certificate = config->ha.tls.certificate,
         .tls_key = config->ha.tls.key,
         .tls_ca = config->ha.tls.ca,
+        .peer_wait_ns = config->ha.peer_wait_ns,
         .takeover_after_ns = config->ha.takeover_after_ns,
         .turn_ns = config->ha.turn_ns,
         .let_go_after_ns = config->ha.let_go_after_ns,

@@ -114,6 +114,7 @@ struct config {
         struct config_peer_tls {
             const char *certificate, *key, *ca; // absolute; all NULL: plain, on loopback alone
         } tls;
+        int64_t peer_wait_ns;      // of an az2 answer for a peer that keeps up, another one having it; default 25 ms
         int64_t takeover_after_ns; // silence that makes a drainer suspect; default 5 s
         int64_t turn_ns;           // between the turns of two holders; default 2 s
         int64_t let_go_after_ns;   // how long an owner without Kafka keeps its stream; default 30 s

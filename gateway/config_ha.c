@@ -254,6 +254,9 @@ static void check_shared(const struct check *check)
         config_error(check->load, file, config_line_of(check->lines, "kafka.mode", NULL),
                      "kafka.mode: idempotent cannot be used with ha.peers: only a transaction fences off whoever was "
                      "taken over");
+    if (config_was_given(check->lines, "ha.peer_wait") && config->ha.peer_wait_ns > config->ha.ack_timeout_ns)
+        config_error(check->load, file, config_line_of(check->lines, "ha.peer_wait", NULL),
+                     "ha.peer_wait must not be longer than ha.ack_timeout: one slow peer would turn answers into 503");
 }
 
 void config_check_ha(struct config_load *load, const struct config_lines *lines)

@@ -90,6 +90,8 @@ static const struct config_key main_keys[] = {
     {.path = "ha.tls", .kind = CONFIG_KIND_PEER_TLS, IN(ha.tls)},
     {.path = "ha.listen", .kind = CONFIG_KIND_ADDRESS, IN(ha.listen)},
     {.path = "ha.peers", .kind = CONFIG_KIND_PEERS, IN(ha.peers)},
+    {.path = "ha.peer_wait", .kind = CONFIG_KIND_DURATION, IN(ha.peer_wait_ns), .least = MS, .most = MINUTE,
+     .fallback = "25ms"},
     {.path = "ha.takeover_after", .kind = CONFIG_KIND_DURATION, IN(ha.takeover_after_ns), .least = SECOND,
      .most = HOUR, .fallback = "5s"},
     {.path = "ha.turn", .kind = CONFIG_KIND_DURATION, IN(ha.turn_ns), .least = 100 * MS, .most = MINUTE,

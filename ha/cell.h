@@ -63,6 +63,7 @@ struct cell_options {
     const char *listen;                             // "host:port"; port 0: the kernel's choice (cell_port)
     const char *tls_certificate, *tls_key, *tls_ca; // all NULL: plain
     uint8_t dedupe_key_id[8];                       // peers with another key are refused; zero: no window here
+    int64_t peer_wait_ns;                           // how long a position waits for a second peer that keeps up; 25 ms
     int64_t takeover_after_ns;
     int64_t turn_ns;         // between the turns of two holders; 2 s
     int64_t let_go_after_ns; // without Kafka; 30 s

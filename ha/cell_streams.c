@@ -207,24 +207,22 @@ void cell_synced(struct cell *cell, uint32_t incarnation, uint64_t through)
 
 // ---- how far the own streams are in other zones, as requests see it
 
-// A peer is in step while it needs no longer than this to reach what another has.
-#define IN_STEP_NS (25 * SL_NS_PER_MS)
-
-// Whether an answer waits for this peer, too, although another one has the records. It does for a peer in step: then a
-// client that sends again there finds its ids. A slow one holds up no answer for longer than this measures.
+// Whether an answer waits for this peer, too, although another one has the records. It does for a peer in step, which
+// is one that needs no longer than peer_wait to reach what another has: then a client that sends again there finds its
+// ids. A slow one holds up no answer for longer than that.
 static bool in_step(struct cell *cell, uint8_t peer, uint64_t end, uint64_t furthest)
 {
     struct pace *pace = &cell->paces[peer];
-    int64_t now_ns = cell_now();
+    int64_t now_ns = cell_now(), most_ns = cell->options.peer_wait_ns;
     if (pace->mark == UINT64_MAX) { // a new session: first it has to reach what is there now
         pace->mark = furthest;
         pace->since_ns = now_ns;
     }
     if (end >= pace->mark) { // the mark of last time is reached
-        pace->slow = pace->mark != 0 && now_ns - pace->since_ns > IN_STEP_NS;
+        pace->slow = pace->mark != 0 && now_ns - pace->since_ns > most_ns;
         pace->mark = end < furthest ? furthest : 0;
         pace->since_ns = now_ns;
-    } else if (now_ns - pace->since_ns > IN_STEP_NS) {
+    } else if (now_ns - pace->since_ns > most_ns) {
         pace->slow = true;
     }
     return !pace->slow;

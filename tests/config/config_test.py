@@ -58,6 +58,7 @@ VALUES = {
     "ha.tls": ("off", "on"),
     "ha.listen": ("0.0.0.0:9470", "0.0.0.0"),
     "ha.peers": ("[]", "gw-b1"),
+    "ha.peer_wait": ("1ms", "61s"),
     "ha.takeover_after": ("1s", "1h5m"),
     "ha.turn": ("100ms", "2"),
     "ha.let_go_after": ("1h", "0"),

@@ -99,6 +99,7 @@ static void print_cell(const struct config *config)
     text("ha.tls.certificate", config->ha.tls.certificate);
     text("ha.tls.key", config->ha.tls.key);
     text("ha.tls.ca", config->ha.tls.ca);
+    number("ha.peer_wait_ns", (uint64_t)config->ha.peer_wait_ns);
     number("ha.takeover_after_ns", (uint64_t)config->ha.takeover_after_ns);
     number("ha.turn_ns", (uint64_t)config->ha.turn_ns);
     number("ha.let_go_after_ns", (uint64_t)config->ha.let_go_after_ns);

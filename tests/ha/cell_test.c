@@ -180,6 +180,7 @@ static void make_cell(struct world *world, unsigned index, const char *cluster)
                                    .peers = peers,
                                    .peer_count = count,
                                    .listen = addresses[index],
+                                   .peer_wait_ns = 25 * SL_NS_PER_MS,
                                    .takeover_after_ns = SL_NS_PER_S,
                                    .turn_ns = SL_NS_PER_S / 2,
                                    .let_go_after_ns = 2 * SL_NS_PER_S,

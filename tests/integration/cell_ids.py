@@ -3,17 +3,23 @@
 import itertools
 import random
 
-from tests.integration.dedupe_tools import event, post
+from tests.integration.dedupe_tools import Crowd, event, post
 from tests.lib.report import expect, note
 from tests.lib.waiting import until
+
+
+# Waits of the product that are no part of what is asked here: only a peer's word ends them.
+PATIENT = {"ha": {"ack_timeout": "60s", "peer_wait": "50s", "takeover_after": "10s"}}
 
 
 def resend(stand):
     """Everything again to each other zone right after its acknowledgement, later, and after a death: no new record."""
     rounds = 60 if stand.long else 15
-    with stand.cell("resend", config={"ha": {"ack_timeout": "60s"}}) as cell:
+    with stand.cell("resend", config=PATIENT) as cell:
         cell.start()
         known, unknown, chance = [], 0, random.Random(1)
+        for node in cell.nodes:
+            cell.cut_kafka(node)  # a commit would be an answer as well
         for turn in range(rounds):
             first, *rest = chance.sample(cell.nodes, 3)
             batch = [event(f"r-{turn}-{i}", account_id=f"acc_{i % 7}", pad="x" * 300) for i in range(100)]
@@ -25,11 +31,28 @@ def resend(stand):
             known.append(batch)
         note(f"{rounds * 100} events sent again to both others right after the acknowledgement: {unknown} of "
              f"{rounds * 200} were not known")
+        known.append(_to_the_slower_peer(cell))
+        cell.heal()
         for node in cell.nodes:
             _all_known(node, known, "later")
         _after_a_death(cell, known)
         _in_one_record_each(cell, known, unknown)
         expect(unknown == 0, f"{unknown} events, sent again to another zone after the acknowledgement, were new there")
+
+
+def _to_the_slower_peer(cell):
+    """One peer has them and the other does not: there is no answer. When there is one, that other knows them."""
+    batch = [event(f"s-{i}") for i in range(100)]
+    had = cell.a.held(cell.a.stream())
+    cell.cut(cell.a, cell.c)
+    waiting = Crowd(cell.a, "payments", [batch])
+    until(lambda: cell.a.held(cell.a.stream()).get(cell.b.name, 0) >= had[cell.a.name] + 100,
+          lambda: f"{cell.b.name} does not get them: {cell.a.held(cell.a.stream())}")
+    expect(waiting.answered() == 0, f"answered before {cell.c.name} had them, which kept up until then")
+    cell.cut(cell.a, cell.c, False, False)
+    expect([answer.counts()[:2] for answer in waiting.answers()] == [(100, 0)], "new events are not accepted")
+    _expect_known(cell.c, batch, "after the answer that waited for it")
+    return batch
 
 
 def _counts(node, batch):
