@@ -1,9 +1,11 @@
 """What the machine itself did during a drill, once a second: how busy its processors were, how much of them its host
-gave to others ("steal", man 5 proc_stat), and by how much the look itself came too late.
+gave to others ("steal", man 5 proc_stat), by how much the look itself came too late, and for how long its disk stood
+still: requests were on their way, and none was completed between two looks (Linux, admin-guide/iostats).
 
 A drill judges times, and a virtual machine's times are its host's as well. Whoever reads a red p99 sees here whose it
 is. A drill begins when the host gives what it promised, and one that is red only about service while it did not is run
-again (main.py); both are said.
+again (main.py); both are said. No fault of a drill shows here: they are injected into processes, and into disks that
+are files on this one.
 """
 
 import os
@@ -14,14 +16,17 @@ import threading
 import time
 
 EVERY_S = 1.0
-MUCH = 0.2         # of the processors' time in a second: from here on times are worth little
+LOOK_S = 0.05      # at the disk, which is busy for less than that with any one request
+MUCH = 0.2         # of the processors' time in a second, or of the second: from here on times are worth little
 OFTEN = 0.1        # of the seconds
-MOST = 0.5         # of the processors' time: once is enough
+MOST = 0.5         # of the same: once is enough
 ASK_S = 0.5        # for how long all processors are asked for, to see what the host gives
 ASK_AGAIN_S = 5.0  # it gives more after a while, or not
 WAIT_S = 180.0     # for a host that gives what it promised; then the drill begins all the same
 STAT = pathlib.Path("/proc/stat")
+DISKS = pathlib.Path("/proc/diskstats")
 _IDLE, _WAITING, _STOLEN = 3, 4, 7
+_READS, _WRITES, _IN_FLIGHT, _DISCARDS, _FLUSHES = 3, 7, 11, 14, 18  # words of a line; the last two are not in all
 _GUESTS_FROM = 8  # in user and nice already
 
 
@@ -68,12 +73,50 @@ def await_own(say):
         pause.wait(ASK_AGAIN_S)
 
 
-class Watch:
-    """with Watch(start_ns) as watch: ...; afterwards watch.rows: [seconds since the start, busy, stolen, seconds by
-    which this look was late]."""
+def disk_of(path):
+    """(major, minor) of the disk below a file; None without one, as in memory. The file may not be there yet."""
+    path = pathlib.Path(path).absolute()
+    device = next(each for each in (path, *path.parents) if each.exists()).stat().st_dev
+    found = os.major(device), os.minor(device)
+    return found if requests(DISKS.read_text(), found) else None
 
-    def __init__(self, start_ns):
-        self._start_ns = start_ns
+
+def requests(text, device):
+    """(completed since the start of the machine, on their way now) of a disk; None when there is no such disk."""
+    for line in text.splitlines():
+        words = line.split()
+        if (int(words[0]), int(words[1])) == device:
+            counts = (int(words[at]) for at in (_READS, _WRITES, _DISCARDS, _FLUSHES) if at < len(words))
+            return sum(counts), int(words[_IN_FLIGHT])
+    return None
+
+
+class _Disk:
+    """Adds up for how long it stands still. `device`: from disk_of; None: it never does."""
+
+    def __init__(self, device):
+        self._device, self._last, self._at, self._still_s = device, None, time.monotonic(), 0.0
+
+    def look(self):
+        if self._device is None:
+            return
+        now, found = time.monotonic(), requests(DISKS.read_text(), self._device)
+        if found and self._last and found[0] == self._last[0] and found[1] and self._last[1]:
+            self._still_s += now - self._at
+        self._last, self._at = found, now
+
+    def take(self):
+        """Seconds since it was asked last."""
+        found, self._still_s = self._still_s, 0.0
+        return found
+
+
+class Watch:
+    """with Watch(start_ns, path) as watch: ...; afterwards watch.rows: [seconds since the start, busy, stolen, seconds
+    by which this look was late, share of the time in which the disk below `path` stood still]."""
+
+    def __init__(self, start_ns, path):
+        self._start_ns, self._disk = start_ns, _Disk(disk_of(path))
         self.rows = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -87,28 +130,39 @@ class Watch:
         self._thread.join()
 
     def _run(self):
-        before, due = ticks(STAT.read_text()), time.monotonic() + EVERY_S
-        while not self._end.wait(max(due - time.monotonic(), 0)):
-            now, after = time.monotonic(), ticks(STAT.read_text())
+        last, before = time.monotonic(), ticks(STAT.read_text())
+        due = last + EVERY_S
+        while not self._end.wait(max(min(due - time.monotonic(), LOOK_S), 0)):
+            self._disk.look()
+            if (now := time.monotonic()) < due:
+                continue
+            after = ticks(STAT.read_text())
             busy, stolen = shares(before, after)
+            still = min(self._disk.take() / (now - last), 1.0)
             self.rows.append([round(now - self._start_ns / 1e9, 3), round(busy, 3), round(stolen, 3),
-                              round(now - due, 3)])
-            before, due = after, now + EVERY_S
+                              round(now - due, 3), round(still, 3)])
+            last, before, due = now, after, now + EVERY_S
 
 
 def figures(rows):
     """Never criteria: nothing that Sluice does changes them."""
     return {"stolen_worst": max((row[2] for row in rows), default=0.0),
             "stolen_seconds": sum(row[2] >= MUCH for row in rows),
-            "look_late_s": max((row[3] for row in rows), default=0.0)}
+            "look_late_s": max((row[3] for row in rows), default=0.0),
+            "disk_still_worst": max((row[4] for row in rows), default=0.0),
+            "disk_still_seconds": sum(row[4] >= MUCH for row in rows)}
 
 
 def note(rows):
     """A sentence for whoever reads the times of this drill; None when the machine was its own."""
-    found = figures(rows)
-    if (found["stolen_seconds"] <= OFTEN * len(rows) and found["stolen_worst"] < MOST and
-            found["look_late_s"] < EVERY_S):
-        return None
-    return (f"the host gave up to {found['stolen_worst']:.0%} of this machine's processors to others, {MUCH:.0%} or "
-            f"more in {found['stolen_seconds']} of {len(rows)} seconds, and the drill itself waited up to "
-            f"{found['look_late_s']:.1f} s for its turn: its times are the machine's, too")
+    found, said = figures(rows), []
+    if (found["stolen_seconds"] > OFTEN * len(rows) or found["stolen_worst"] >= MOST or
+            found["look_late_s"] >= EVERY_S):
+        said.append(f"the host gave up to {found['stolen_worst']:.0%} of this machine's processors to others, "
+                    f"{MUCH:.0%} or more in {found['stolen_seconds']} of {len(rows)} seconds, and the drill itself "
+                    f"waited up to {found['look_late_s']:.1f} s for its turn")
+    if found["disk_still_seconds"] > OFTEN * len(rows) or found["disk_still_worst"] >= MOST:
+        said.append(f"this machine's disk completed nothing of what it was asked for during up to "
+                    f"{found['disk_still_worst']:.0%} of a second, {MUCH:.0%} or more in "
+                    f"{found['disk_still_seconds']} of {len(rows)}")
+    return f"{'; '.join(said)}: its times are the machine's, too" if said else None

@@ -76,7 +76,7 @@ class Drilling:
         self.start_ns = time.monotonic_ns()
         course = engine.Course(self._now_s, self.progress.say, self._start_load, self._settle)
         with (Sampler(self.stand.nodes(), self.folder / "samples.jsonl", self.start_ns) as self.sampler,
-              machine.Watch(self.start_ns) as watch):
+              machine.Watch(self.start_ns, self.stand.place()) as watch):
             self.progress.watch(self.sampler)
             outcome = engine.run(self.drill, course)
             self._end_load()

@@ -40,6 +40,10 @@ class Stand:
         """[sampler.Node]"""
         raise NotImplementedError
 
+    def place(self):
+        """The directory below which it writes."""
+        raise NotImplementedError
+
     def start_load(self, settings, folder):
         """An object with progress() → {"sent", "failed"} or None, stop(), which waits for its end, and close(), which
         sees to it that nothing is left. It may raise when the load did not come about."""
@@ -127,6 +131,9 @@ class ClusterStand(Stand):
             found += [Node(zone.gateway.name, zone.name, "gateway", f"http://127.0.0.1:{gateways.ADMIN_PORT}", within),
                       Node(f"broker-{zone.broker.id}", zone.name, "broker", zone.broker.bootstrap, within)]
         return found
+
+    def place(self):
+        return self._cluster.dir
 
     def start_load(self, settings, folder):
         from chaos.client import Load

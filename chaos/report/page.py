@@ -144,9 +144,11 @@ def _plots(verdict):
     out += _plot("Freshness: seconds from an event to its curated row",
                  [("seconds", "a", [tuple(point) for point in series.get("freshness", [])])], end_s, fault)
     # In per cent, so that the plot's own marks read right.
-    out += _plot("This machine: per cent of its processors that were busy, and that its host gave to others",
+    shares = ("busy", "a", 1), ("given to others", "b", 2), ("disk stood still", "c", 4)
+    out += _plot("This machine: per cent of its processors that were busy, and that its host gave to others; "
+                 "per cent of the time in which its disk stood still",
                  [(words, css, [(row[0], 100 * row[column]) for row in series.get("machine", [])])
-                  for words, css, column in (("busy", "a", 1), ("given to others", "b", 2))], end_s, fault)
+                  for words, css, column in shares], end_s, fault)
     states = [(node, series["states"][node]) for node in sorted(series.get("states", {}),
                                                                 key=lambda each: (series["zones"][each], each))]
     if states:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import pathlib
 import signal
 import threading
 import time
@@ -100,6 +101,9 @@ class DeskStand(Stand):
 
     def nodes(self):
         return [DeskNode()]
+
+    def place(self):
+        return pathlib.Path(self.ledger).parent
 
     def start_load(self, settings, folder):
         return Load(**settings)

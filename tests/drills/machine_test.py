@@ -16,7 +16,10 @@ from chaos.report import page
 
 BEFORE = "cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 100 0 50 800 50 0 0 0 7 0\nintr 1\n"
 AFTER = "cpu  160 5 70 830 60 2 3 70 9 0\ncpu0 160 5 70 830 60 2 3 70 9 0\nintr 2\n"
-QUIET = [[1, 0.4, 0.01, 0.002], [2, 0.5, 0.0, 0.3], *([t, 0.5, 0.05, 0] for t in range(3, 12)), [12, 0.5, 0.3, 0]]
+QUIET = [[1, 0.4, 0.01, 0.002, 0], [2, 0.5, 0.0, 0.3, 0.05], *([t, 0.5, 0.05, 0, 0] for t in range(3, 12)),
+         [12, 0.5, 0.3, 0, 0.4]]
+HERE = pathlib.Path(__file__).parent
+DISK = " 254   0 vda {} 25 4529922 1627983 {} 23826 21427136 539940 {} 190728 2205354 16587 25 9568768 8779 {} 28600\n"
 
 
 class MachineTest(unittest.TestCase):
@@ -34,19 +37,20 @@ class MachineTest(unittest.TestCase):
                 machine.ticks(text)
 
     def test_this_machine_is_watched(self):
-        with mock.patch.object(machine, "EVERY_S", 0.05), machine.Watch(time.monotonic_ns()) as watch:
+        with mock.patch.object(machine, "EVERY_S", 0.05), machine.Watch(time.monotonic_ns(), HERE) as watch:
             while len(watch.rows) < 3:
                 time.sleep(0.01)
         times = [row[0] for row in watch.rows]
         self.assertEqual(sorted(times), times)
-        for _t, busy, stolen, late_s in watch.rows:
-            self.assertTrue(0 <= busy <= 1 and 0 <= stolen <= 1 and late_s >= 0, watch.rows)
+        for _t, busy, stolen, late_s, still in watch.rows:
+            self.assertTrue(0 <= busy <= 1 and 0 <= stolen <= 1 and late_s >= 0 and 0 <= still <= 1, watch.rows)
 
     def test_counters_that_move_are_seen(self):
         with tempfile.TemporaryDirectory() as home:
             stat = pathlib.Path(home, "stat")
             stat.write_text(BEFORE)
-            with mock.patch.multiple(machine, EVERY_S=0.05, STAT=stat), machine.Watch(time.monotonic_ns()) as watch:
+            with (mock.patch.multiple(machine, EVERY_S=0.05, STAT=stat),
+                  machine.Watch(time.monotonic_ns(), HERE) as watch):
                 while not watch.rows:
                     time.sleep(0.01)
                 aside = stat.with_suffix(".new")
@@ -58,20 +62,50 @@ class MachineTest(unittest.TestCase):
         self.assertEqual((0.35, 1), (machine.figures(watch.rows)["stolen_worst"],
                                      machine.figures(watch.rows)["stolen_seconds"]))
 
+    def test_a_disk_that_stands_still_is_seen(self):
+        lines = [DISK.format(1, 2, 3, 4), DISK.format(1, 2, 3, 4), DISK.format(1, 2, 0, 4), DISK.format(1, 2, 3, 4),
+                 DISK.format(1, 2, 3, 5), DISK.format(1, 3, 3, 5), DISK.format(2, 3, 3, 5), DISK.format(2, 3, 1, 5)]
+        still = []
+        with tempfile.TemporaryDirectory() as home, mock.patch.object(machine, "DISKS", pathlib.Path(home, "disks")):
+            disk, now = machine._Disk((254, 0)), iter(range(len(lines)))
+            for line in lines:
+                machine.DISKS.write_text("   7       0 loop0 9 0 8 7 6 5 4 3 2 1 0\n" + line)
+                with mock.patch.object(machine.time, "monotonic", lambda: next(now)):
+                    disk.look()
+                still.append(disk.take())
+        # Only between two looks with something on its way: the second, and the last.
+        self.assertEqual([0, 1, 0, 0, 0, 0, 0, 1], still)
+
+    def test_a_disk_is_found_by_its_number_whatever_its_kernel_counts(self):
+        old = "   8       1 sda1 10 0 8 7 20 5 4 3 2 1 0\n"  # no discards, no flushes
+        self.assertEqual((30, 2), machine.requests(DISK.format(1, 2, 3, 4) + old, (8, 1)))
+        self.assertEqual((1 + 2 + 16587 + 4, 3), machine.requests(old + DISK.format(1, 2, 3, 4), (254, 0)))
+        self.assertIsNone(machine.requests(old, (8, 2)))
+
+    def test_no_disk_is_below_memory(self):
+        self.assertIsNone(machine.disk_of("/dev/shm/not/there"))
+        self.assertEqual(machine.disk_of(HERE), machine.disk_of(HERE / "not" / "there"))
+
+    def test_a_disk_that_stood_still_gets_a_note(self):
+        for rows in ([*QUIET, [13, 0.1, 0, 0, 0.2]], [*QUIET, [13, 0.1, 0, 0, 0.5]]):
+            self.assertRegex(machine.note(rows), r"^this machine's disk completed nothing .*(40|50)% of a second, "
+                             r"20% or more in 2 of 13: its times")
+        self.assertRegex(machine.note([*QUIET, [13, 0.1, 0.9, 0, 0.9]]), "^the host gave .*; this machine's disk .*")
+
     def test_a_machine_of_its_own_gets_no_note(self):
         self.assertIsNone(machine.note([]))
         self.assertIsNone(machine.note(QUIET))
 
     def test_a_note_says_how_much(self):
-        said = machine.note([*QUIET, [3, 0.1, 0.9, 0], [4, 0.1, 0.2, 0], [5, 0.4, 0.1, 4.25]])
+        said = machine.note([*QUIET, [3, 0.1, 0.9, 0, 0], [4, 0.1, 0.2, 0, 0], [5, 0.4, 0.1, 4.25, 0]])
         for words in ("up to 90% of", "20% or more in 3 of 15 seconds", "4.2 s for its turn"):
             self.assertIn(words, said)
 
     def test_a_tenth_of_the_seconds_half_of_the_processors_or_a_second_of_waiting(self):
-        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.2, 0]]))
-        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.5, 0]]))
-        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0, 1.0]]))
-        self.assertIsNone(machine.note([*QUIET, [13, 0.1, 0.19, 0.9]]))
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.2, 0, 0]]))
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0.5, 0, 0]]))
+        self.assertIsNotNone(machine.note([*QUIET, [13, 0.1, 0, 1.0, 0]]))
+        self.assertIsNone(machine.note([*QUIET, [13, 0.1, 0.19, 0.9, 0.19]]))
 
     def test_a_host_that_gives_nothing_is_waited_for_and_not_for_ever(self):
         given, said = [0.9, 0.5, 0.21, 0.2], []
@@ -90,18 +124,19 @@ class MachineTest(unittest.TestCase):
         self.assertGreater(busy + _stolen, 0.5, "nothing was asked for")
 
     def test_a_late_look_alone_gets_a_note(self):
-        self.assertIn("waited up to 1.5 s", machine.note([*QUIET, [3, 1, 0, 1.5]]))
+        self.assertIn("waited up to 1.5 s", machine.note([*QUIET, [3, 1, 0, 1.5, 0]]))
 
     def test_a_note_is_shown_and_no_reason(self):
         out = io.StringIO()
-        verdict = Verdict("kill", verdict="PASS", note=machine.note([[1, 0.1, 0.9, 0]]), load={},
-                          series={"machine": [[1, 0.1, 0.9, 0], [2, 0.2, 0.5, 0]]})
+        verdict = Verdict("kill", verdict="PASS", note=machine.note([[1, 0.1, 0.9, 0, 0]]), load={},
+                          series={"machine": [[1, 0.1, 0.9, 0, 0.25], [2, 0.2, 0.5, 0, 0]]})
         with contextlib.redirect_stderr(io.StringIO()):
             say(verdict, out)
         self.assertEqual(verdict.line + f"\n    ({verdict.note})\n", out.getvalue())
         shown = page.render(verdict.json())
         self.assertIn(f"Note: {html.escape(verdict.note)}.", shown)
         self.assertIn("<desc>given to others: at most 90</desc>", shown)
+        self.assertIn("<desc>disk stood still: at most 25</desc>", shown)
         self.assertEqual(2, len(verdict.json()["series"]["machine"]))
 
 
