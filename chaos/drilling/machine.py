@@ -16,10 +16,11 @@ import threading
 import time
 
 EVERY_S = 1.0
-LOOK_S = 0.05      # at the disk, which is busy for less than that with any one request
-MUCH = 0.2         # of the processors' time in a second, or of the second: from here on times are worth little
+LOOK_S = 0.02      # at the disk, which is busy for less than that with any one request
+MUCH = 0.2         # of the processors' time in a second: from here on times are worth little
 OFTEN = 0.1        # of the seconds
-MOST = 0.5         # of the same: once is enough
+MOST = 0.5         # of the processors' time: once is enough
+STOOD = 0.01       # of the whole time, by the disk: every answer waits for it, and a p99 is about that hundredth
 ASK_S = 0.5        # for how long all processors are asked for, to see what the host gives
 ASK_AGAIN_S = 5.0  # it gives more after a while, or not
 WAIT_S = 180.0     # for a host that gives what it promised; then the drill begins all the same
@@ -150,7 +151,7 @@ def figures(rows):
             "stolen_seconds": sum(row[2] >= MUCH for row in rows),
             "look_late_s": max((row[3] for row in rows), default=0.0),
             "disk_still_worst": max((row[4] for row in rows), default=0.0),
-            "disk_still_seconds": sum(row[4] >= MUCH for row in rows)}
+            "disk_still": round(sum(row[4] for row in rows) / max(len(rows), 1), 4)}
 
 
 def note(rows):
@@ -161,8 +162,7 @@ def note(rows):
         said.append(f"the host gave up to {found['stolen_worst']:.0%} of this machine's processors to others, "
                     f"{MUCH:.0%} or more in {found['stolen_seconds']} of {len(rows)} seconds, and the drill itself "
                     f"waited up to {found['look_late_s']:.1f} s for its turn")
-    if found["disk_still_seconds"] > OFTEN * len(rows) or found["disk_still_worst"] >= MOST:
-        said.append(f"this machine's disk completed nothing of what it was asked for during up to "
-                    f"{found['disk_still_worst']:.0%} of a second, {MUCH:.0%} or more in "
-                    f"{found['disk_still_seconds']} of {len(rows)}")
+    if found["disk_still"] >= STOOD:
+        said.append(f"this machine's disk completed nothing of what it was asked for during {found['disk_still']:.1%} "
+                    f"of the time, up to {found['disk_still_worst']:.0%} of a second")
     return f"{'; '.join(said)}: its times are the machine's, too" if said else None

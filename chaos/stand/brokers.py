@@ -57,6 +57,8 @@ def properties(zone, zones, log_dir):
         "transaction.state.log.min.isr": 2,
         "transaction.state.log.num.partitions": 8,
         "replica.lag.time.max.ms": 10000,  # a third of Kafka's own, so that drills see the in-sync set shrink
+        # Kafka's own is five minutes: until then a broker that was away leads nothing, and a fault of it hurts nobody.
+        "leader.imbalance.check.interval.seconds": 10,
         "group.initial.rebalance.delay.ms": 0,
         # Small: three of these share one machine with all the rest.
         "num.network.threads": 2, "num.io.threads": 4, "background.threads": 2, "num.replica.fetchers": 1,

@@ -199,6 +199,16 @@ class Cluster:
                         short[zone.name] += 1
         return short
 
+    def led_by_others(self):
+        """{zone name: partitions that its broker should lead, as their first replica, and does not}"""
+        first = {zone.broker.id: zone.name for zone in self.zones}
+        found = dict.fromkeys(first.values(), 0)
+        for topic in self.metadata()["topics"].values():
+            for partition in topic["partitions"]:
+                if partition["leader"] != partition["replicas"][0]:
+                    found[first[partition["replicas"][0]]] += 1
+        return found
+
     def wait_in_sync(self, timeout_s=90):
         """Until every replica of every partition is in sync; StandError at once when a broker does not run."""
         end = time.monotonic() + timeout_s
