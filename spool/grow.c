@@ -249,6 +249,7 @@ static enum grow begin_anew(struct spool *spool, struct growth *growth, uint64_t
     if (!seal(spool, growth, err))
         return GROW_FAILED;
     pthread_mutex_lock(&spool->mutex);
+    stream->uncounted |= !stream_is_copy(stream);
     stream->base_seq = first_seq;
     stream->end_seq = first_seq - 1;
     stream->chain = 0;

@@ -3,6 +3,7 @@
 //
 //   sluice-progress 1
 //   base <lowest seq that retention has left>
+//   uncounted        only where the records below base were never here: how many of them are which lane's is not known
 //   lane <name> <verified through> <records of the lane up to there>
 //   crc <8 hex>
 #include "spool/internal.h"
@@ -104,6 +105,8 @@ static void take_progress_line(struct stream *stream, char *line)
     uint64_t through, records;
     if (what != NULL && strcmp(what, "base") == 0 && next_number(&rest, &through))
         stream->base_seq = through;
+    if (what != NULL && strcmp(what, "uncounted") == 0)
+        stream->uncounted = true;
     if (what == NULL || strcmp(what, "lane") != 0 || !next_word(&rest, name, sizeof(name)) ||
         !next_number(&rest, &through) || !next_number(&rest, &records))
         return;
@@ -137,7 +140,8 @@ bool progress_store(struct stream *stream, struct sl_error *err)
         return false;
     pthread_mutex_lock(&spool->progress_mutex); // keeper and replica thread
     pthread_mutex_lock(&spool->mutex);
-    fprintf(text.out, "sluice-progress 1\nbase %" PRIu64 "\n", stream->base_seq);
+    fprintf(text.out, "sluice-progress 1\nbase %" PRIu64 "\n%s", stream->base_seq,
+            stream->uncounted ? "uncounted\n" : "");
     for (uint32_t i = 0; i < stream->lane_count; i++) {
         const struct lane_state *lane = &stream->lanes[i];
         fprintf(text.out, "lane %s %" PRIu64 " %" PRIu64 "\n", lane->name, lane->stored.through, lane->stored.records);
