@@ -112,7 +112,7 @@ struct stream {
     bool gone;            // its directory was deleted, or held no segment
     bool growing;         // the replica thread has it: its end moves, its directory stays
     bool removing;        // the keeper is deleting its directory
-    bool uncounted;       // an own stream that grew when nothing of it was left: what was produced of it is not known
+    bool uncounted;       // an own stream that grew without its beginning: what was produced of it is not known
     uint64_t end_seq;
     uint64_t base_seq;        // everything below was deleted or trimmed: it is in Kafka; ≥ 1
     uint32_t chain;           // header CRC of its last frame, for the segment in which it grows; 0: not known

@@ -3,7 +3,7 @@
 //
 //   sluice-progress 1
 //   base <lowest seq that retention has left>
-//   uncounted        only where the records below base were never here: how many of them are which lane's is not known
+//   uncounted        only where the stream grew without its beginning: what was produced of it is not known
 //   lane <name> <verified through> <records of the lane up to there>
 //   crc <8 hex>
 #include "spool/internal.h"
