@@ -14,6 +14,7 @@
 #include "dedupe/internal.h"
 #include "dedupe/scan.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -325,15 +326,25 @@ static void flush(struct dedupe_filler *filler)
 
 // ---- adding
 
+// A start has the time to wait for who is at it, and must: what is filled meanwhile may be hours of the window, and
+// would stay as long as the last of it.
+static void rotate_if_due(struct dedupe *dedupe, int64_t seen_ns)
+{
+    for (;;) {
+        uint64_t number = atomic_load(&dedupe->current); // before its end: another's is not rotated by this one
+        if (seen_ns < atomic_load(&dedupe->rotate_at_ns) || generation_rotate(dedupe, number, seen_ns))
+            return;
+        (void)sched_yield();
+    }
+}
+
 // The generation for an id of that time, and how it names that seq. False: it cannot be had now.
 static bool begin_run(struct dedupe_filler *filler, int64_t seen_ns, uint32_t origin, uint64_t seq)
 {
     struct dedupe *dedupe = filler->filling->dedupe;
     stripe_time(dedupe, filler->stripe, seen_ns);
-    if (seen_ns >= atomic_load(&dedupe->rotate_at_ns))
-        (void)generation_rotate(dedupe, atomic_load(&dedupe->current), seen_ns);
-    else
-        generation_check_count(dedupe, atomic_load(&dedupe->clock_ns));
+    rotate_if_due(dedupe, seen_ns);
+    generation_check_count(dedupe, atomic_load(&dedupe->clock_ns));
     filler->seen_ns = seen_ns;
     filler->origin = origin;
     filler->seq = seq;

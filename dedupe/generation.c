@@ -2,10 +2,11 @@
 //
 // One is open: what becomes durable now is entered in it. It is closed when its part of the window has passed, when it
 // holds its part of the table, or when it cannot name a seq (generation_rotate: whoever notices does it; nobody waits
-// for whoever is at it, but goes on with the open one). A closed one knows when it ended; it expires when that end is
-// older than the window. Numbers only grow; a word holds them modulo RING. So that they stay unambiguous, no more than
-// LIVE_MAX count at once (the oldest is let go before its time, and the coverage says so), and a number is used again
-// only when the sweep has passed behind the one that had it.
+// for whoever is at it, but goes on with the open one; only a filling waits, whose time does not pass as the clock's
+// does). A closed one knows when it ended; it expires when that end is older than the window. Numbers only grow; a word
+// holds them modulo RING. So that they stay unambiguous, no more than LIVE_MAX count at once (the oldest is let go
+// before its time, and the coverage says so), and a number is used again only when the sweep has passed behind the one
+// that had it.
 #include "dedupe/internal.h"
 
 #include <string.h>

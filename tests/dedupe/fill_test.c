@@ -2,6 +2,7 @@
 // any age, into a fresh window, one that is used, and one that is too small.
 #include "dedupe/internal.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -142,6 +143,24 @@ static void all_are_there(void **state)
     }
 }
 
+static void check_times(struct filling *filling)
+{
+    struct dedupe *dedupe = filling->dedupe;
+    for (int64_t at = now; at <= filling->last_ns + day + day / 16; at += day / 64) {
+        dedupe_tick(dedupe, at);
+        uint64_t evicted;
+        for (uint64_t i = 0; i < IDS; i += BLOCK) {
+            int64_t end = seen_of(filling, i) + day;
+            if (end > at)
+                assert_true(knows(dedupe, i, filling->origin));
+            if (end + day / 32 < at)
+                assert_false(knows(dedupe, i, filling->origin));
+        }
+        (void)entries(dedupe, at, &evicted);
+        assert_int_equal(evicted, 0);
+    }
+}
+
 // An id leaves when the window behind its time has passed, within a 32nd of the window; not a window after the start.
 static void each_goes_at_its_time(void **state)
 {
@@ -149,19 +168,29 @@ static void each_goes_at_its_time(void **state)
     struct dedupe *dedupe = make(IDS * 2);
     struct filling filling = {.dedupe = dedupe, .to = IDS, .first_ns = now - day + day / 10, .last_ns = now - day / 4};
     fill(&filling, THREADS);
-    for (int64_t at = now; at <= filling.last_ns + day + day / 16; at += day / 64) {
-        dedupe_tick(dedupe, at);
-        uint64_t evicted;
-        for (uint64_t i = 0; i < IDS; i += BLOCK) {
-            int64_t end = seen_of(&filling, i) + day;
-            if (end > at)
-                assert_true(knows(dedupe, i, filling.origin));
-            if (end + day / 32 < at)
-                assert_false(knows(dedupe, i, filling.origin));
-        }
-        (void)entries(dedupe, at, &evicted);
-        assert_int_equal(evicted, 0);
-    }
+    check_times(&filling);
+    dedupe_free(dedupe);
+}
+
+// A thread that stands still while it closes a generation, as one does that has lost its processor, holds up the
+// others: what they filled meanwhile would be of one generation, and would leave with its last.
+static void none_goes_on_while_a_generation_is_closed(void **state)
+{
+    (void)state;
+    enum { LOOKS = 100000 }; // the filler has time to do wrong; when it does right, they are all that is waited for
+    struct dedupe *dedupe = make(IDS * 2);
+    struct filling filling = {.dedupe = dedupe, .to = IDS, .first_ns = now - day + day / 10, .last_ns = now - day / 4};
+    filling.origin = dedupe_origin(dedupe, "a.1");
+    filling.filling = dedupe_filling_new(dedupe, IDS, now - day);
+    assert_false(atomic_flag_test_and_set(&dedupe->rotating));
+    pthread_t filler;
+    assert_int_equal(pthread_create(&filler, NULL, fill_some, &filling), 0);
+    for (unsigned look = 0; look < LOOKS && atomic_load(&filling.next) < IDS; look++)
+        (void)sched_yield();
+    atomic_flag_clear(&dedupe->rotating);
+    pthread_join(filler, NULL);
+    dedupe_filling_end(filling.filling, now);
+    check_times(&filling);
     dedupe_free(dedupe);
 }
 
@@ -262,8 +291,12 @@ static void seqs_are_told_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_are_there), cmocka_unit_test(each_goes_at_its_time), cmocka_unit_test(what_is_there_stays),
-        cmocka_unit_test(the_oldest_go), cmocka_unit_test(seqs_are_told_apart),
+        cmocka_unit_test(all_are_there),
+        cmocka_unit_test(each_goes_at_its_time),
+        cmocka_unit_test(none_goes_on_while_a_generation_is_closed),
+        cmocka_unit_test(what_is_there_stays),
+        cmocka_unit_test(the_oldest_go),
+        cmocka_unit_test(seqs_are_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
