@@ -87,7 +87,7 @@ bool gateway_source_ready(struct gateway *gateway, const struct config_source *s
     else if (!cell_is_ready(gateway))
         *why = "fetching what the peers have of this node's streams";
     else
-        *why = spool_trouble(spool_admit(gateway->spool, 0, priority_of(source)));
+        *why = spool_trouble(spool_would_admit(gateway->spool, priority_of(source)));
     if (*why == NULL && source->ack == ACK_KAFKA)
         *why = kafka_trouble(gateway, source);
     if (*why == NULL && source->ack == ACK_AZ2 && !cell_has_second_zone(cell_link_cell(gateway->link)) &&

@@ -214,7 +214,7 @@ uint64_t figures_reserve(const struct spool *spool)
     return spool->segment_bytes / 4 < GROUP_BYTES ? spool->segment_bytes / 4 : (uint64_t)GROUP_BYTES;
 }
 
-enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority)
+static enum spool_admission admission_of(const struct spool *spool, uint64_t bytes, enum spool_priority priority)
 {
     if (atomic_load_explicit(&spool->failed, memory_order_relaxed) ||
         atomic_load_explicit(&spool->stopping, memory_order_relaxed))
@@ -240,4 +240,18 @@ enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool
     if (priority == SPOOL_PRIORITY_NORMAL && pending > spool->max_bytes / 100 * 85)
         return SPOOL_THROTTLED;
     return SPOOL_ADMITTED;
+}
+
+enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority)
+{
+    uint64_t largest = atomic_load_explicit(&spool->asked_bytes, memory_order_relaxed);
+    while (largest < bytes && !atomic_compare_exchange_weak_explicit(&spool->asked_bytes, &largest, bytes,
+                                                                     memory_order_relaxed, memory_order_relaxed)) {
+    }
+    return admission_of(spool, bytes, priority);
+}
+
+enum spool_admission spool_would_admit(const struct spool *spool, enum spool_priority priority)
+{
+    return admission_of(spool, atomic_load_explicit(&spool->asked_bytes, memory_order_relaxed), priority);
 }

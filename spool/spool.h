@@ -112,6 +112,8 @@ enum spool_admission {
 };
 // Cheap (atomics only): may a batch of about `bytes` come? What is admitted and submitted promptly finds room on disk.
 enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority);
+// The same for one as large as the largest that has asked so far: a spool with room for nothing that comes is full.
+enum spool_admission spool_would_admit(const struct spool *spool, enum spool_priority priority);
 
 enum spool_outcome { SPOOL_SYNCED, SPOOL_FAILED };
 

@@ -28,6 +28,9 @@ static void no_space_refuses_before_a_batch_is_caught(void **state)
         assert_true(id < 200);
     }
     assert_int_equal(admission, SPOOL_FULL);
+    // There is room for less, which nobody sends: who asks whether anything can come is told no.
+    assert_int_equal(spool_admit(world->spool, 1, SPOOL_PRIORITY_HIGH), SPOOL_ADMITTED);
+    assert_int_equal(spool_would_admit(world->spool, SPOOL_PRIORITY_HIGH), SPOOL_FULL);
     assert_true(id > 40); // the segments were used, not just looked at
     struct spool_figures figures;
     spool_figures(world->spool, &figures);
@@ -38,6 +41,7 @@ static void no_space_refuses_before_a_batch_is_caught(void **state)
     world_advance(world, 2 * SL_NS_PER_S);
     world_settle(world);
     assert_int_equal(spool_admit(world->spool, 20 << 10, SPOOL_PRIORITY_HIGH), SPOOL_ADMITTED);
+    assert_int_equal(spool_would_admit(world->spool, SPOOL_PRIORITY_HIGH), SPOOL_ADMITTED);
     world_send_ok(world, id, 1, 20 << 10);
     world_expect_records(world->spool, spool_stream(world->spool), 0, id + 1);
 }
@@ -62,6 +66,8 @@ static void the_budget_is_kept_and_produced_events_go_first(void **state)
         assert_true(figures.bytes <= world->options.max_bytes);
     }
     assert_int_equal(spool_admit(world->spool, 50 << 10, SPOOL_PRIORITY_HIGH), SPOOL_FULL);
+    assert_int_equal(spool_admit(world->spool, 1, SPOOL_PRIORITY_HIGH), SPOOL_ADMITTED);
+    assert_int_equal(spool_would_admit(world->spool, SPOOL_PRIORITY_HIGH), SPOOL_FULL);
     assert_true(throttled_low && throttled_normal);
     assert_true(id > 100);
     world_expect_records(world->spool, spool_stream(world->spool), 0, id); // nothing unproduced was deleted
