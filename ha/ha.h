@@ -49,7 +49,7 @@ struct ha_options {
     int64_t order_wait_ns;        // how long a stream waits for a predecessor that nobody in reach holds
     int64_t rival_wait_ns;        // first wait after a rival's fence; doubles
     int64_t rival_wait_max_ns;    // where the doubling ends
-    int64_t resend_ns;            // without an answer what was sent is sent again
+    int64_t resend_ns;            // without an answer one record is sent again, and what that shows to be lost
     int64_t retry_ns;             // after a failed step
     int64_t trim_every_ns;        // how often replicas are shortened to what is not produced
 };
@@ -196,8 +196,9 @@ struct ha_stream {
     uint64_t next[HA_MEMBERS_MAX];      // to send
     uint64_t waits_for[HA_MEMBERS_MAX]; // first record without an answer, since waits_ns
     int64_t waits_ns[HA_MEMBERS_MAX];
-    uint64_t peer_synced; // kept at what it was when the stream was sealed
-    uint64_t owner_acked; // durable in two zones, as its owner says
+    uint64_t probe[HA_MEMBERS_MAX]; // the one record that was sent again, 0: none
+    uint64_t peer_synced;           // kept at what it was when the stream was sealed
+    uint64_t owner_acked;           // durable in two zones, as its owner says
     uint64_t guard; // durably known here to be produced in every lane: what is below the base, or was when emptied
     uint8_t fed_by;
     bool current, kept, fence_marked, marking, emptying, tombstoned, recall;

@@ -4,10 +4,13 @@
 // its copy's end, syncs, and says how far it is durable; that moves `copies[peer].end`, which the acknowledgement rule
 // reads.
 //
-// Failure modes: a frame that is lost, late or doubled: positions are cumulative, and what has no answer after
-// resend_ns is sent again from the peer's end on. A peer that begins anew says so in its first heartbeat and is sent
-// from where it is, or from the produced position if that is later (the base rule in take_frame decides whether it may
-// begin there). A peer with a fence mark refuses the owner; what it holds still grows by repair copies.
+// Failure modes: a frame that is lost, late or doubled: positions are cumulative, and when nothing is answered for
+// resend_ns the first record behind the peer's end is sent again, alone. A peer that takes no more than that one had
+// lost what came behind it, which is sent again, too; one that takes more had it all the time, and stood still: its
+// disk has no room, or is slow, and another window each second would leave it no time for anything else. A peer that
+// begins anew says so in its first heartbeat and is sent from where it is, or from the produced position if that is
+// later (the base rule in take_frame decides whether it may begin there). A peer with a fence mark refuses the owner;
+// what it holds still grows by repair copies.
 #include "ha/core_internal.h"
 
 // Of the holders that the peer hears, the one with most, and among equals the first, offers copies: the others would
@@ -53,6 +56,43 @@ static uint64_t wanted_from(const struct ha_core *core, const struct ha_stream *
     return from < own->base ? own->base : from;
 }
 
+static bool send(struct ha_core *core, struct ha_stream *stream, uint8_t peer, uint64_t first, uint64_t last)
+{
+    struct ha_action *send = ha_emit(core, HA_SEND, stream);
+    if (send == NULL)
+        return false;
+    send->peer = peer;
+    send->first = first;
+    send->last = last;
+    send->repair = !stream->current;
+    send->stated_through = ha_through(stream);
+    core->figures.repairs_sent += send->repair;
+    return true;
+}
+
+// False: no room for another action.
+static bool send_again(struct ha_core *core, struct ha_stream *stream, uint8_t peer, uint64_t wanted)
+{
+    // The time runs from the last answer that moved, not from the last send: a stream that grows is always sending.
+    bool moved = stream->waits_for[peer] != wanted || stream->next[peer] <= wanted;
+    bool overdue = core->now_ns - stream->waits_ns[peer] >= core->options.resend_ns;
+    if (moved) {
+        bool alone = stream->probe[peer] != 0 && stream->probe[peer] + 1 == wanted;
+        if (stream->next[peer] < wanted || alone)
+            stream->next[peer] = wanted;
+        stream->probe[peer] = 0;
+    } else if (overdue) {
+        if (!send(core, stream, peer, wanted, wanted))
+            return false;
+        stream->probe[peer] = wanted;
+    }
+    if (moved || overdue) {
+        stream->waits_for[peer] = wanted;
+        stream->waits_ns[peer] = core->now_ns;
+    }
+    return true;
+}
+
 void ha_replicate(struct ha_core *core, struct ha_stream *stream)
 {
     uint64_t end = stream->current ? stream->appended : ha_own(core, stream)->end;
@@ -63,26 +103,14 @@ void ha_replicate(struct ha_core *core, struct ha_stream *stream)
         if (!may_send(core, stream, peer))
             continue;
         uint64_t wanted = wanted_from(core, stream, peer);
-        // The time runs from the last answer that moved, not from the last send: a stream that grows is always sending.
-        bool moved = stream->waits_for[peer] != wanted || stream->next[peer] <= wanted;
-        bool overdue = core->now_ns - stream->waits_ns[peer] >= core->options.resend_ns;
-        if (moved || overdue) {
-            stream->waits_for[peer] = wanted;
-            stream->waits_ns[peer] = core->now_ns;
-        }
-        if (stream->next[peer] < wanted || (overdue && !moved))
-            stream->next[peer] = wanted;
+        if (!send_again(core, stream, peer, wanted))
+            return;
         while (stream->next[peer] <= end && stream->next[peer] - wanted < HA_WINDOW_SEQS) {
-            struct ha_action *send = ha_emit(core, HA_SEND, stream);
-            if (send == NULL)
+            uint64_t first = stream->next[peer];
+            uint64_t last = end - first < HA_SEND_SEQS_MAX ? end : first + HA_SEND_SEQS_MAX - 1;
+            if (!send(core, stream, peer, first, last))
                 return;
-            send->peer = peer;
-            send->first = stream->next[peer];
-            send->last = end - send->first < HA_SEND_SEQS_MAX ? end : send->first + HA_SEND_SEQS_MAX - 1;
-            send->repair = !stream->current;
-            send->stated_through = ha_through(stream);
-            stream->next[peer] = send->last + 1;
-            core->figures.repairs_sent += send->repair;
+            stream->next[peer] = last + 1;
         }
     }
 }

@@ -83,6 +83,61 @@ static void what_has_no_answer_is_sent_again(void **state)
     hand_free(hand);
 }
 
+// The records first..last that were sent to the peer: how often the first, and up to where.
+static size_t sent_from(const struct hand *hand, uint8_t peer, uint64_t first, uint64_t *last)
+{
+    size_t times = 0;
+    for (size_t i = 0; i < hand->count; i++)
+        if (hand->actions[i].kind == HA_SEND && hand->actions[i].peer == peer && hand->actions[i].first == first) {
+            times++;
+            *last = hand->actions[i].last;
+        }
+    return times;
+}
+
+static struct hand *with_an_overdue_answer(void)
+{
+    struct hand *hand = hand_new(0);
+    ha_appended(&hand->core, hand->now_ns, 100);
+    hand_take(hand);
+    hand_forget(hand);
+    hand_pass(hand, 5 * HAND_S / 2, 6);
+    uint64_t last = 0;
+    assert_int_equal(sent_from(hand, 1, 1, &last), 2); // at 1 s and at 2 s: one record
+    assert_int_equal(last, 1);
+    assert_int_equal(hand_number(hand, HA_SEND, hand_stream(0, 1)), 4); // and nothing else; two peers
+    hand_forget(hand);
+    return hand;
+}
+
+// A peer whose disk stands still has everything in its memory: it gets one record a second, not all of them.
+static void a_peer_that_stands_still_is_not_sent_all_again(void **state)
+{
+    (void)state;
+    struct hand *hand = with_an_overdue_answer();
+    struct ha_message durable = {.kind = HA_DURABLE, .from = 1, .stream = hand_stream(0, 1), .last = 60};
+    hand_hear(hand, &durable);
+    assert_null(hand_find(hand, HA_SEND, hand_stream(0, 1)));
+    ha_appended(&hand->core, hand->now_ns, 101);
+    hand_take(hand);
+    uint64_t last = 0;
+    assert_int_equal(sent_from(hand, 1, 101, &last), 1);
+    hand_free(hand);
+}
+
+static void what_was_lost_is_sent_again(void **state)
+{
+    (void)state;
+    struct hand *hand = with_an_overdue_answer();
+    struct ha_message durable = {.kind = HA_DURABLE, .from = 1, .stream = hand_stream(0, 1), .last = 1};
+    hand_hear(hand, &durable);
+    uint64_t last = 0;
+    assert_int_equal(sent_from(hand, 1, 2, &last), 1);
+    assert_int_equal(last, 100);
+    assert_int_equal(sent_from(hand, 2, 2, &last), 0);
+    hand_free(hand);
+}
+
 static void frames_are_stored_in_one_piece(void **state)
 {
     (void)state;
@@ -163,7 +218,8 @@ static void copies_come_from_the_longest(void **state)
     for (size_t i = 0; i < hand->count; i++) {
         const struct ha_action *send = &hand->actions[i];
         if (send->kind == HA_SEND && ha_same(send->stream, dead) && send->peer == 2) {
-            assert_true(send->repair && send->first == 5 && send->last == 9);
+            // All of it, and, as it has no answer, the first once more.
+            assert_true(send->repair && send->first == 5 && send->last == (sent ? 5 : 9));
             sent = true;
         }
     }
@@ -228,6 +284,8 @@ int main(void)
         cmocka_unit_test(a_position_is_what_a_peer_synced),
         cmocka_unit_test(the_same_zone_does_not_count),
         cmocka_unit_test(what_has_no_answer_is_sent_again),
+        cmocka_unit_test(a_peer_that_stands_still_is_not_sent_all_again),
+        cmocka_unit_test(what_was_lost_is_sent_again),
         cmocka_unit_test(frames_are_stored_in_one_piece),
         cmocka_unit_test(a_gap_needs_a_verified_through),
         cmocka_unit_test(a_fence_mark_refuses_the_owner_alone),
