@@ -7,8 +7,9 @@ A figure that was not measured misses its criterion: what is not seen is not cla
 
 # Whatever a drill is about. A drill may name one of them itself, to set another bound on purpose.
 ALWAYS = {"lost": 0, "doubled": 0, "phantom": 0, "reordered": 0, "corrupt": 0, "unseen": 0, "acked_min": 1}
-# What no slow machine excuses. Damage in the warehouse is no row here: the judge itself says it.
-DAMAGE = {"conservation_error", *ALWAYS} - {"acked_min"}
+# What no slow machine excuses: damage, and clients that sent again for as long as they do, and were refused. Damage in
+# the warehouse is no row here: the judge itself says it.
+INEXCUSABLE = {"conservation_error", "availability_min", *ALWAYS} - {"acked_min"}
 
 
 def _met(name, wanted, measured):

@@ -90,11 +90,11 @@ def say(verdict, out):
 
 
 def spoiled(verdict):
-    """Red, and what is red may be the machine's: its host took much of it, and nothing is said about damage."""
-    damaged = any(row["name"] in criteria.DAMAGE and row["measured"] is not None and not row["met"]
-                  for row in verdict.criteria)
+    """Red, and it may be the machine's: its host took much of it, and nothing is damaged, nobody was refused."""
+    inexcusable = any(row["name"] in criteria.INEXCUSABLE and row["measured"] is not None and not row["met"]
+                      for row in verdict.criteria)
     accused = any(reason.startswith(("the judge: ", "interrupted")) for reason in verdict.reasons)
-    return verdict.verdict == "FAIL" and verdict.note is not None and not (damaged or accused)
+    return verdict.verdict == "FAIL" and verdict.note is not None and not (inexcusable or accused)
 
 
 def run_one(drill, stand, reports, live=None, speed=True, once=False):

@@ -255,6 +255,11 @@ class RunnerTest(unittest.TestCase):
         found, _printed, ran = self.run_again(["it took all"], ["doubled is "])
         self.assertEqual(("FAIL", 0, 1), (found["verdict"], len(found["earlier"]), ran))
 
+    def test_refused_clients_are_no_machines_fault(self):
+        self.own["criteria"].update(rto_s_max=-1, availability_min=0.9995)
+        found, _printed, ran = self.run_again(["it took all"], ["availability is ", ", wanted at least 0.9995"])
+        self.assertEqual(("FAIL", 0, 1), (found["verdict"], len(found["earlier"]), ran))
+
     def test_what_the_judge_says_is_no_machines_fault(self):
         self.stand.accuses = "a record without stream"
         found, _printed, ran = self.run_again(["it took all"], ["the judge: a record without stream"])
