@@ -41,9 +41,10 @@ SABOTAGES = (
     off("no-repair-copies", "ha/replicate.c",
         ("return ha_unproduced(stream, own) && !written && offers(core, stream, peer);", "return false;")),
     off("nothing-is-sent-again", "ha/replicate.c",
-        ("if (stream->next[peer] < wanted || (overdue && !moved))", "if (stream->next[peer] < wanted)"),
-        harmless="connections lose nothing, and a new one goes on from what the peer has; it is for frames that a peer "
-                 "had to pass over. tests/ha shows the rule"),
+        ("} else if (overdue) {", "} else if (false) {")),
+    off("only-the-first-is-sent-again", "ha/replicate.c",
+        ("bool alone = stream->probe[peer] != 0 && stream->probe[peer] + 1 == wanted;", "bool alone = false;"),
+        harmless="the rest comes as well, a record a second: later, not never. tests/ha shows the rule"),
     off("trim-what-is-not-produced", "ha/forget.c",
         ("uint64_t last = through < own->end ? through : own->end;", "uint64_t last = own->end;")),
     off("trim-by-one-lane", "ha/core.c",
