@@ -331,7 +331,8 @@ static void flush(struct dedupe_filler *filler)
 static void rotate_if_due(struct dedupe *dedupe, int64_t seen_ns)
 {
     for (;;) {
-        uint64_t number = atomic_load(&dedupe->current); // before its end: another's is not rotated by this one
+        // Read first: what another thread opens meanwhile is not closed here.
+        uint64_t number = atomic_load(&dedupe->current);
         if (seen_ns < atomic_load(&dedupe->rotate_at_ns) || generation_rotate(dedupe, number, seen_ns))
             return;
         (void)sched_yield();

@@ -196,9 +196,9 @@ struct ha_stream {
     uint64_t next[HA_MEMBERS_MAX];      // to send
     uint64_t waits_for[HA_MEMBERS_MAX]; // first record without an answer, since waits_ns
     int64_t waits_ns[HA_MEMBERS_MAX];
-    uint64_t probe[HA_MEMBERS_MAX]; // the one record that was sent again, 0: none
-    uint64_t peer_synced;           // kept at what it was when the stream was sealed
-    uint64_t owner_acked;           // durable in two zones, as its owner says
+    bool probed[HA_MEMBERS_MAX]; // that record was sent again, alone
+    uint64_t peer_synced;        // kept at what it was when the stream was sealed
+    uint64_t owner_acked;        // durable in two zones, as its owner says
     uint64_t guard; // durably known here to be produced in every lane: what is below the base, or was when emptied
     uint8_t fed_by;
     bool current, kept, fence_marked, marking, emptying, tombstoned, recall;

@@ -58,15 +58,15 @@ static uint64_t wanted_from(const struct ha_core *core, const struct ha_stream *
 
 static bool send(struct ha_core *core, struct ha_stream *stream, uint8_t peer, uint64_t first, uint64_t last)
 {
-    struct ha_action *send = ha_emit(core, HA_SEND, stream);
-    if (send == NULL)
+    struct ha_action *action = ha_emit(core, HA_SEND, stream);
+    if (action == NULL)
         return false;
-    send->peer = peer;
-    send->first = first;
-    send->last = last;
-    send->repair = !stream->current;
-    send->stated_through = ha_through(stream);
-    core->figures.repairs_sent += send->repair;
+    action->peer = peer;
+    action->first = first;
+    action->last = last;
+    action->repair = !stream->current;
+    action->stated_through = ha_through(stream);
+    core->figures.repairs_sent += action->repair;
     return true;
 }
 
@@ -77,14 +77,14 @@ static bool send_again(struct ha_core *core, struct ha_stream *stream, uint8_t p
     bool moved = stream->waits_for[peer] != wanted || stream->next[peer] <= wanted;
     bool overdue = core->now_ns - stream->waits_ns[peer] >= core->options.resend_ns;
     if (moved) {
-        bool alone = stream->probe[peer] != 0 && stream->probe[peer] + 1 == wanted;
+        bool alone = stream->probed[peer] && wanted == stream->waits_for[peer] + 1;
         if (stream->next[peer] < wanted || alone)
             stream->next[peer] = wanted;
-        stream->probe[peer] = 0;
+        stream->probed[peer] = false;
     } else if (overdue) {
         if (!send(core, stream, peer, wanted, wanted))
             return false;
-        stream->probe[peer] = wanted;
+        stream->probed[peer] = true;
     }
     if (moved || overdue) {
         stream->waits_for[peer] = wanted;

@@ -214,6 +214,14 @@ uint64_t figures_reserve(const struct spool *spool)
     return spool->segment_bytes / 4 < GROUP_BYTES ? spool->segment_bytes / 4 : (uint64_t)GROUP_BYTES;
 }
 
+// Unproduced bytes from which on that priority waits, and nothing of the highest is taken.
+static uint64_t most_pending(const struct spool *spool, enum spool_priority priority)
+{
+    static const uint64_t percent[SPOOL_PRIORITIES] = {
+        [SPOOL_PRIORITY_HIGH] = 95, [SPOOL_PRIORITY_NORMAL] = 85, [SPOOL_PRIORITY_LOW] = 70};
+    return spool->max_bytes / 100 * percent[priority];
+}
+
 static enum spool_admission admission_of(const struct spool *spool, uint64_t bytes, enum spool_priority priority)
 {
     if (atomic_load_explicit(&spool->failed, memory_order_relaxed) ||
@@ -224,7 +232,7 @@ static enum spool_admission admission_of(const struct spool *spool, uint64_t byt
     if (queued > 0 && queued + bytes > spool->append_bytes)
         return SPOOL_BUSY;
     uint64_t pending = atomic_load_explicit(&spool->pending_bytes, memory_order_relaxed) + queued + bytes;
-    if (pending > spool->max_bytes / 100 * 95)
+    if (pending > most_pending(spool, SPOOL_PRIORITY_HIGH))
         return SPOOL_FULL;
     if (atomic_load_explicit(&spool->no_space, memory_order_relaxed)) {
         uint64_t current = atomic_load_explicit(&spool->room_current, memory_order_relaxed);
@@ -235,23 +243,26 @@ static enum spool_admission admission_of(const struct spool *spool, uint64_t byt
         if (!whole || current + ready < needed + figures_reserve(spool))
             return SPOOL_FULL;
     }
-    if (priority == SPOOL_PRIORITY_LOW && pending > spool->max_bytes / 100 * 70)
-        return SPOOL_THROTTLED;
-    if (priority == SPOOL_PRIORITY_NORMAL && pending > spool->max_bytes / 100 * 85)
-        return SPOOL_THROTTLED;
-    return SPOOL_ADMITTED;
+    return pending > most_pending(spool, priority) ? SPOOL_THROTTLED : SPOOL_ADMITTED;
+}
+
+static void raise_bytes(_Atomic uint64_t *most, uint64_t bytes)
+{
+    uint64_t seen = atomic_load_explicit(most, memory_order_relaxed);
+    while (seen < bytes &&
+           !atomic_compare_exchange_weak_explicit(most, &seen, bytes, memory_order_relaxed, memory_order_relaxed)) {
+    }
 }
 
 enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority)
 {
-    uint64_t largest = atomic_load_explicit(&spool->asked_bytes, memory_order_relaxed);
-    while (largest < bytes && !atomic_compare_exchange_weak_explicit(&spool->asked_bytes, &largest, bytes,
-                                                                     memory_order_relaxed, memory_order_relaxed)) {
-    }
+    if (bytes <= most_pending(spool, priority)) // more never finds room
+        raise_bytes(&spool->asked_bytes[priority], bytes);
     return admission_of(spool, bytes, priority);
 }
 
 enum spool_admission spool_would_admit(const struct spool *spool, enum spool_priority priority)
 {
-    return admission_of(spool, atomic_load_explicit(&spool->asked_bytes, memory_order_relaxed), priority);
+    uint64_t bytes = atomic_load_explicit(&spool->asked_bytes[priority], memory_order_relaxed);
+    return admission_of(spool, bytes, priority);
 }

@@ -230,7 +230,7 @@ struct spool {
     _Atomic uint64_t room_current;  // for bodies, in the segment being written
     _Atomic uint64_t room_ready;    // and in the ready ones, all and the largest
     _Atomic uint64_t room_ready_largest;
-    _Atomic uint64_t asked_bytes; // the largest batch that spool_admit was asked for
+    _Atomic uint64_t asked_bytes[SPOOL_PRIORITIES]; // the largest batch of each that an empty spool would take
     _Atomic uint64_t appended_events, committed_events, copied_events, refused_records, conservation_error;
     char lanes[SPOOL_LANES_MAX][SPOOL_NAME_MAX + 1];
 

@@ -103,6 +103,7 @@ bool spool_declare_lane(struct spool *spool, const char *lane, struct sl_error *
 // ---- appending
 
 enum spool_priority { SPOOL_PRIORITY_HIGH, SPOOL_PRIORITY_NORMAL, SPOOL_PRIORITY_LOW };
+enum { SPOOL_PRIORITIES = SPOOL_PRIORITY_LOW + 1 };
 enum spool_admission {
     SPOOL_ADMITTED,
     SPOOL_THROTTLED, // 429: unproduced bytes are over 70 % (low) or 85 % (normal) of max_bytes
@@ -112,7 +113,8 @@ enum spool_admission {
 };
 // Cheap (atomics only): may a batch of about `bytes` come? What is admitted and submitted promptly finds room on disk.
 enum spool_admission spool_admit(struct spool *spool, uint64_t bytes, enum spool_priority priority);
-// The same for one as large as the largest that has asked so far: a spool with room for nothing that comes is full.
+// The same for one as large as the largest of that priority that asked so far: a spool with room for nothing
+// that comes is full. What is too large for an empty one does not count.
 enum spool_admission spool_would_admit(const struct spool *spool, enum spool_priority priority);
 
 enum spool_outcome { SPOOL_SYNCED, SPOOL_FAILED };

@@ -84,12 +84,17 @@ static void *fill_some(void *user)
     return NULL;
 }
 
-static void fill(struct filling *filling, unsigned threads)
+static void begin(struct filling *filling)
 {
-    pthread_t started[THREADS];
     atomic_store(&filling->next, filling->from);
     filling->origin = dedupe_origin(filling->dedupe, "a.1");
     filling->filling = dedupe_filling_new(filling->dedupe, filling->to - filling->from, now - day);
+}
+
+static void fill(struct filling *filling, unsigned threads)
+{
+    pthread_t started[THREADS];
+    begin(filling);
     for (unsigned i = 1; i < threads; i++)
         assert_int_equal(pthread_create(&started[i], NULL, fill_some, filling), 0);
     fill_some(filling);
@@ -180,8 +185,7 @@ static void none_goes_on_while_a_generation_is_closed(void **state)
     enum { LOOKS = 100000 }; // the filler has time to do wrong; when it does right, they are all that is waited for
     struct dedupe *dedupe = make(IDS * 2);
     struct filling filling = {.dedupe = dedupe, .to = IDS, .first_ns = now - day + day / 10, .last_ns = now - day / 4};
-    filling.origin = dedupe_origin(dedupe, "a.1");
-    filling.filling = dedupe_filling_new(dedupe, IDS, now - day);
+    begin(&filling);
     assert_false(atomic_flag_test_and_set(&dedupe->rotating));
     pthread_t filler;
     assert_int_equal(pthread_create(&filler, NULL, fill_some, &filling), 0);

@@ -63,6 +63,18 @@ static void the_same_zone_does_not_count(void **state)
     hand_free(hand);
 }
 
+// The records first..last that were sent to the peer: how often the first, and up to where.
+static size_t sent_from(const struct hand *hand, uint8_t peer, uint64_t first, uint64_t *last)
+{
+    size_t times = 0;
+    for (size_t i = 0; i < hand->count; i++)
+        if (hand->actions[i].kind == HA_SEND && hand->actions[i].peer == peer && hand->actions[i].first == first) {
+            times++;
+            *last = hand->actions[i].last;
+        }
+    return times;
+}
+
 static void what_has_no_answer_is_sent_again(void **state)
 {
     (void)state;
@@ -76,23 +88,9 @@ static void what_has_no_answer_is_sent_again(void **state)
         ha_appended(&hand->core, hand->now_ns, seq);
         hand_take(hand);
     }
-    size_t from_one = 0;
-    for (size_t i = 0; i < hand->count; i++)
-        from_one += hand->actions[i].kind == HA_SEND && hand->actions[i].first == 1;
-    assert_int_equal(from_one, 2);
+    uint64_t last;
+    assert_int_equal(sent_from(hand, 1, 1, &last) + sent_from(hand, 2, 1, &last), 2);
     hand_free(hand);
-}
-
-// The records first..last that were sent to the peer: how often the first, and up to where.
-static size_t sent_from(const struct hand *hand, uint8_t peer, uint64_t first, uint64_t *last)
-{
-    size_t times = 0;
-    for (size_t i = 0; i < hand->count; i++)
-        if (hand->actions[i].kind == HA_SEND && hand->actions[i].peer == peer && hand->actions[i].first == first) {
-            times++;
-            *last = hand->actions[i].last;
-        }
-    return times;
 }
 
 static struct hand *with_an_overdue_answer(void)

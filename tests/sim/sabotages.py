@@ -43,7 +43,7 @@ SABOTAGES = (
     off("nothing-is-sent-again", "ha/replicate.c",
         ("} else if (overdue) {", "} else if (false) {")),
     off("only-the-first-is-sent-again", "ha/replicate.c",
-        ("bool alone = stream->probe[peer] != 0 && stream->probe[peer] + 1 == wanted;", "bool alone = false;"),
+        ("bool alone = stream->probed[peer] && wanted == stream->waits_for[peer] + 1;", "bool alone = false;"),
         harmless="the rest comes as well, a record a second: later, not never. tests/ha shows the rule"),
     off("trim-what-is-not-produced", "ha/forget.c",
         ("uint64_t last = through < own->end ? through : own->end;", "uint64_t last = own->end;")),

@@ -54,6 +54,9 @@ static void the_budget_is_kept_and_produced_events_go_first(void **state)
     world_settle(world);
     uint64_t id = 0;
     bool throttled_low = false, throttled_normal = false;
+    // What is too large for any time leaves the spool open to the rest.
+    assert_int_equal(spool_admit(world->spool, world->options.max_bytes, SPOOL_PRIORITY_HIGH), SPOOL_FULL);
+    assert_int_equal(spool_would_admit(world->spool, SPOOL_PRIORITY_HIGH), SPOOL_ADMITTED);
     for (;; id++) {
         throttled_low |= spool_admit(world->spool, 50 << 10, SPOOL_PRIORITY_LOW) == SPOOL_THROTTLED;
         throttled_normal |= spool_admit(world->spool, 50 << 10, SPOOL_PRIORITY_NORMAL) == SPOOL_THROTTLED;
